@@ -1,0 +1,1 @@
+"""What the upper floors may ask of the world: small Protocols, each with a real side in effects/ and a fake in tests/."""

@@ -1,0 +1,34 @@
+"""What talks to one kind of boot loader."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from k8r_agent.model.boot import BootAssets, BootState
+from k8r_agent.model.slots import Slot
+
+
+class BootBackend(Protocol):
+    """`primary` boots by default; at most one try-boot is armed. All effects are durable on return."""
+
+    name: str
+
+    def state(self) -> BootState: ...
+
+    def set_primary(self, slot: Slot) -> None:
+        """One sector. Raises Protected unless `slot` has complete boot assets."""
+
+    def try_once(self, slot: Slot) -> None:
+        """Boot `slot` at the next boot only, then fall back to the primary."""
+
+    def disarm(self) -> None: ...
+
+    def refill_tries(self) -> None:
+        """Give the primary its full number of tries again; heals a counter file lost by a power cut."""
+
+    def install_assets(self, slot: Slot, assets: BootAssets) -> None:
+        """Write beside the present ones, read back, then switch by one sector. Raises Refused when the boot
+        partition is too small, before anything is written."""
+
+    def assets(self, slot: Slot) -> BootAssets | None:
+        """What the slot would boot now; None when incomplete."""

@@ -1,0 +1,85 @@
+"""One step of a task, and all that it may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from k8r_agent.config.settings import Settings
+from k8r_agent.model.slots import Slot, SlotStatus
+from k8r_agent.model.txn import Transaction
+from k8r_agent.ports.blockdev import Disks
+from k8r_agent.ports.boot import BootBackend
+from k8r_agent.ports.bundle import Bundles
+from k8r_agent.ports.machine import Identity, Machine, Reporter, StatePartition
+from k8r_agent.ports.statefiles import StateFiles
+
+
+class RebootRequested(Exception):
+    """A step armed a boot and asks the engine to reboot now. Not an error."""
+
+
+class Slots(Protocol):
+    """Slot status and kept manifests, on the state partition (store/slots.py)."""
+
+    def status(self, slot: Slot) -> SlotStatus: ...
+
+    def set_status(self, slot: Slot, status: SlotStatus) -> None: ...
+
+    def keep(self, release: int, files: Mapping[str, bytes]) -> None:
+        """Keep a release's manifest.toml, manifest.toml.sig, image.index.json, source; drop all but the last two."""
+
+    def kept(self, release: int, name: str) -> bytes | None: ...
+
+    def kept_releases(self) -> tuple[int, ...]: ...
+
+    def release_floor(self) -> int:
+        """Lowest release that an update accepts: the highest confirmed one, 0 on a new node."""
+
+    def raise_floor(self, release: int) -> None: ...
+
+
+@dataclass
+class World:
+    """Everything a step sees. `remember` and `recall` keep small strings in the transaction, durable on return."""
+
+    settings: Settings
+    disks: Disks
+    boot: BootBackend
+    state: StatePartition
+    files: StateFiles
+    slots: Slots
+    bundles: Bundles
+    identity: Identity
+    machine: Machine
+    report: Reporter
+    txn: Transaction | None = None
+    remember_fact: Remember | None = None
+
+    def arg(self, name: str, default: str = "") -> str:
+        return self.txn.args.get(name, default) if self.txn else default
+
+    def recall(self, name: str, default: str = "") -> str:
+        return self.txn.facts.get(name, default) if self.txn else default
+
+    def remember(self, name: str, value: str) -> None:
+        """Raises AssertionError outside a transaction."""
+        assert self.remember_fact is not None, "no transaction is running"
+        self.txn = self.remember_fact(name, value)
+
+
+class Remember(Protocol):
+    def __call__(self, name: str, value: str) -> Transaction: ...
+
+
+class Step(Protocol):
+    """`done()` observes the world, cheaply and honestly; `apply()` converges it and may be run again at any
+    point of interruption. `apply()` raises K8rError when it cannot, RebootRequested after arming a boot."""
+
+    name: str
+    summary: str
+
+    def done(self, world: World) -> bool: ...
+
+    def apply(self, world: World) -> None: ...
