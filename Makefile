@@ -1,0 +1,72 @@
+# Everything a developer or a CI machine needs, from a bare Debian or Ubuntu. `make help` lists the targets.
+PYTHON   := /usr/bin/python3
+PYTEST   := $(PYTHON) -m pytest
+SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
+RUFF     := ruff==0.17.5
+MYPY     := mypy==2.4.1
+BUILD    := build
+
+# What goes into the package: a change of any of these makes a new .deb and new images.
+SOURCES  := $(shell find k8r_agent units tasks etc debian completion man -type f -not -name '*.pyc' \
+              -not -path 'debian/k8r-*' -not -path 'debian/.debhelper/*' -not -name '*.substvars' \
+              -not -name files -not -name '*.log' -not -name '*-stamp' 2>/dev/null) pyproject.toml
+
+PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests python3-psutil python3-pyudev python3-sh \
+            python3-zstandard python3-tomli python3-pytest python3-hypothesis python3-dbusmock python3-setuptools \
+            dbus gir1.2-glib-2.0 \
+            build-essential debhelper dh-python fakeroot dpkg-dev \
+            mmdebstrap debian-archive-keyring dosfstools mtools fdisk e2fsprogs zstd xz-utils openssh-client \
+            grub-common grub-efi-amd64-bin systemd-container \
+            qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux \
+            shellcheck
+
+.PHONY: help deps venv deb images image demo quick test lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+deps: $(BUILD)/.deps ## install what building and testing needs (apt)
+$(BUILD)/.deps: Makefile
+	@mkdir -p $(BUILD)
+	@if missing=$$(tests/lab/missing-packages $(PACKAGES)) && [ -z "$$missing" ]; then :; else \
+	  echo "installing: $$missing"; \
+	  $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
+	@touch $@
+
+venv: .venv/.ready ## ruff and mypy in .venv (Debian's python, system packages visible)
+.venv/.ready: Makefile | deps
+	$(PYTHON) -m venv --system-site-packages .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check '$(RUFF)' '$(MYPY)'
+	@touch $@
+
+deb: $(BUILD)/debs/.done ## the Debian package, in build/debs
+$(BUILD)/debs/.done: $(SOURCES) | deps
+	tests/lab/make-deb $(BUILD)/debs
+	@touch $@
+
+images: $(BUILD)/.images ## two golden images, releases 1 and 2, as bundle and flashable disk
+image: images
+$(BUILD)/.images: $(BUILD)/debs/.done tests/lab/images.py
+	$(SUDO) $(PYTHON) -m tests.lab.images $(BUILD)
+	@touch $@
+
+demo: images ## a node's whole life on a virtual machine: first boot, update, reinstall
+	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD)
+
+quick: venv ## a developer's loop: unit, contract and reduced crash tests, linters (< 3 min)
+	$(PYTEST) -m "not slow and not loop and not bus and not nspawn and not node" \
+	  tests/unit tests/contract tests/crash tests/http tests/test_floors.py tests/test_linters.py
+
+test: venv images ## the whole ladder, up to virtual nodes with real reboots
+	$(SUDO) $(PYTEST) --durations=15 tests
+
+lint: venv ## ruff, mypy --strict, shellcheck and the house rules
+	$(PYTEST) -q tests/test_floors.py tests/test_linters.py
+
+bench: venv images ## figures: memory, throughput, start-up
+	$(SUDO) $(PYTHON) -m tests.bench
+
+clean: ## remove what was built (keeps the package caches)
+	$(SUDO) rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis
