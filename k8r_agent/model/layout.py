@@ -30,7 +30,11 @@ class Partition:
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """A whole disk and its table. `id` is the GPT disk GUID, or `0x…` of an MBR."""
+    """A whole disk and its table. `id` is the GPT disk GUID (lower case), or `0x…` of an MBR.
+
+    `fault` is what an interrupted write left to be mended ("primary table: …", "backup table: …", "kernel: …"); the
+    partitions are good all the same. "" when there is nothing to mend.
+    """
 
     device: Path
     size: int
@@ -38,6 +42,7 @@ class Disk:
     table: str  # "gpt" or "dos"
     id: str
     partitions: tuple[Partition, ...]
+    fault: str = ""
 
     def partition(self, number: int) -> Partition | None:
         return next((p for p in self.partitions if p.number == number), None)
