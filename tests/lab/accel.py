@@ -1,0 +1,66 @@
+"""KVM where it really works, else TCG: some machines offer a /dev/kvm under which an ordinary guest hangs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+KVM = ("-accel", "kvm", "-cpu", "host")
+TCG = ("-accel", "tcg,thread=multi", "-cpu", "max,la57=off")
+PROBE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Firmware:
+    code: Path
+    vars: Path
+
+
+def firmware() -> Firmware:
+    """OVMF without Secure Boot, as Debian and Ubuntu install it."""
+    for suffix in ("_4M.fd", ".fd"):
+        code, variables = Path(f"/usr/share/OVMF/OVMF_CODE{suffix}"), Path(f"/usr/share/OVMF/OVMF_VARS{suffix}")
+        if code.exists() and variables.exists():
+            return Firmware(code, variables)
+    raise FileNotFoundError("OVMF is not installed (package ovmf)")
+
+
+def pflash(code: Path, variables: Path) -> list[str]:
+    return ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}",
+            "-drive", f"if=pflash,format=raw,unit=1,file={variables}"]
+
+
+def _kvm_boots() -> bool:
+    """A five second test boot: the firmware alone must reach its boot manager under KVM."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    with tempfile.TemporaryDirectory() as scratch:
+        log, variables = Path(scratch, "serial"), Path(scratch, "vars")
+        shutil.copyfile(firmware().vars, variables)
+        argv = ["qemu-system-x86_64", "-machine", "q35", *KVM, "-m", "256", "-display", "none", "-nodefaults",
+                "-serial", f"file:{log}", *pflash(firmware().code, variables)]
+        guest = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + PROBE_SECONDS
+            while time.monotonic() < end and guest.poll() is None:
+                if log.exists() and b"BdsDxe" in log.read_bytes():
+                    return True
+                time.sleep(0.1)
+            return False
+        finally:
+            guest.kill()
+            guest.wait()
+
+
+@functools.cache
+def acceleration() -> tuple[str, ...]:
+    """QEMU's options; K8R_LAB_ACCEL=tcg forces emulation."""
+    if os.environ.get("K8R_LAB_ACCEL") == "tcg" or not _kvm_boots():
+        return TCG
+    return KVM

@@ -1,0 +1,109 @@
+"""Disk images of virtual nodes, looked at and changed from outside while the node is off."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.network import run
+
+CHUNK = 4 << 20
+
+
+@dataclass(frozen=True)
+class Span:
+    """One partition of a disk image; bytes."""
+
+    number: int
+    start: int
+    size: int
+    uuid: str
+    name: str
+
+
+class DiskImage:
+    """A raw disk in a sparse file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def copy(self, to: Path, *, size: int = 0) -> DiskImage:
+        """A sparse copy, grown to `size` bytes as if flashed to a larger disk."""
+        to.parent.mkdir(parents=True, exist_ok=True)
+        run("cp", "--sparse=always", "--reflink=auto", str(self.path), str(to))
+        if size > to.stat().st_size:
+            with to.open("r+b") as file:
+                file.truncate(size)
+        return DiskImage(to)
+
+    def partitions(self) -> dict[int, Span]:
+        table = json.loads(run("/sbin/sfdisk", "--json", str(self.path)))["partitiontable"]
+        sector = int(table.get("sectorsize", 512))
+        spans = {}
+        for entry in table.get("partitions", []):
+            number = int(entry["node"].removeprefix(str(self.path)).lstrip("p"))
+            spans[number] = Span(number, entry["start"] * sector, entry["size"] * sector,
+                                 entry.get("uuid", "").lower(), entry.get("name", ""))
+        return spans
+
+    def table(self) -> str:
+        """`gpt` or `dos`."""
+        return str(json.loads(run("/sbin/sfdisk", "--json", str(self.path)))["partitiontable"]["label"])
+
+    def id(self) -> str:
+        return str(json.loads(run("/sbin/sfdisk", "--json", str(self.path)))["partitiontable"]["id"]).lower()
+
+    def digest(self, number: int, *, length: int = 0) -> str:
+        """sha256 of a partition, or of its first `length` bytes."""
+        span = self.partitions()[number]
+        left, digest = length or span.size, hashlib.sha256()
+        with self.path.open("rb") as file:
+            file.seek(span.start)
+            while left:
+                data = file.read(min(CHUNK, left))
+                digest.update(data)
+                left -= len(data)
+        return digest.hexdigest()
+
+    def whole_digest(self) -> str:
+        with self.path.open("rb") as file:
+            digest = hashlib.sha256()
+            while data := file.read(CHUNK):
+                digest.update(data)
+        return digest.hexdigest()
+
+    def write(self, offset: int, data: bytes) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    # the FAT boot partition, through mtools
+
+    def _fat(self) -> str:
+        return f"{self.path}@@{self.partitions()[1].start}"
+
+    def fat_read(self, name: str) -> bytes:
+        return subprocess.run(["mtype", "-i", self._fat(), f"::{name}"], check=True, capture_output=True).stdout
+
+    def fat_write(self, name: str, data: bytes) -> None:
+        subprocess.run(["mcopy", "-D", "o", "-i", self._fat(), "-", f"::{name}"], check=True, input=data,
+                       capture_output=True)
+
+    def fat_names(self, directory: str) -> list[str]:
+        done = subprocess.run(["mdir", "-b", "-i", self._fat(), f"::{directory}"], capture_output=True, text=True)
+        return [line.rstrip("/").rsplit("/", 1)[-1].removeprefix("::") for line in done.stdout.splitlines() if line]
+
+    # ext4 partitions, through debugfs (read) and a loop device (write)
+
+    def ext_read(self, number: int, name: str) -> bytes:
+        """A file's content; b"" when it does not exist."""
+        at = f"{self.path}?offset={self.partitions()[number].start}"
+        return subprocess.run(["/sbin/debugfs", "-c", "-R", f"cat {name}", at], capture_output=True).stdout
+
+    def ext_dump(self, number: int, directory: str, to: Path) -> None:
+        to.mkdir(parents=True, exist_ok=True)
+        at = f"{self.path}?offset={self.partitions()[number].start}"
+        subprocess.run(["/sbin/debugfs", "-c", "-R", f"rdump {directory} {to}", at], capture_output=True)

@@ -1,0 +1,221 @@
+"""One virtual node: a machine with its own firmware variables, disks, console and address."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.accel import acceleration, firmware, pflash
+from tests.lab.disks import DiskImage
+from tests.lab.network import Network
+from tests.lab.qmp import Qmp
+from tests.lab.serial import Serial
+
+SSH_OPTIONS = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+               "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5",
+               "-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey")
+_index = itertools.count()
+
+
+class CommandError(RuntimeError):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive:
+    """`log`: every write and flush is recorded there in the format of dm-log-writes (blklogwrites)."""
+
+    image: Path
+    bus: str = "virtio"  # or "usb"
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+class Node:
+    """Off until start(). `disk` and the firmware variables survive stop() and cut()."""
+
+    def __init__(self, name: str, *, disk: Path, network: Network, key: Path, workdir: Path, memory: int = 1024,
+                 cpus: int = 2, more: Sequence[Drive] = (), log: Path | None = None, watchdog: bool = True,
+                 echo: Callable[[str], None] | None = None) -> None:
+        self.name, self.network, self.key, self.workdir = name, network, key, workdir
+        self.index = next(_index)
+        self.disk = DiskImage(disk)
+        self.memory, self.cpus, self.watchdog, self.echo = memory, cpus, watchdog, echo
+        self.drives = [Drive(image=disk, log=log), *more]
+        self.tap = ""
+        self.qemu: subprocess.Popen[bytes] | None = None
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.variables = workdir / "OVMF_VARS.fd"
+        if not self.variables.exists():
+            shutil.copyfile(firmware().vars, self.variables)
+        self.console = workdir / "serial.log"
+
+    # power
+
+    def start(self) -> Node:
+        assert self.qemu is None, f"{self.name} is on"
+        self.tap = self.network.tap()
+        monitor = self.workdir / "qmp.sock"
+        monitor.unlink(missing_ok=True)
+        with (self.workdir / "qemu.log").open("ab") as errors:
+            self.qemu = subprocess.Popen([*self.network.prefix(), *self._argv(monitor)], stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE, stderr=errors)
+        assert self.qemu.stdout is not None
+        self.serial = Serial(self.qemu.stdout, self.console, echo=self.echo)
+        try:
+            self.qmp = Qmp(monitor)
+        except OSError:
+            self.cut()
+            raise RuntimeError((self.workdir / "qemu.log").read_text()[-2000:]) from None
+        return self
+
+    def _argv(self, monitor: Path) -> list[str]:
+        argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35", *acceleration(),
+                "-smp", str(self.cpus), "-m", str(self.memory), "-display", "none", "-nodefaults",
+                *pflash(firmware().code, self.variables),
+                "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
+                "-qmp", f"unix:{monitor},server=on,wait=off",
+                "-device", "virtio-rng-pci", "-device", "qemu-xhci,id=usb",
+                "-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no",
+                "-device", f"virtio-net-pci,netdev=net,mac={self.network.mac(self.index)},romfile="]
+        if self.watchdog:
+            argv += ["-device", "i6300esb", "-action", "watchdog=reset"]
+        for number, drive in enumerate(self.drives):
+            argv += self._drive(number, drive)
+        return argv
+
+    def _drive(self, number: int, drive: Drive) -> list[str]:
+        # A killed QEMU leaves everything written in the host's page cache, so flushing it would only cost time.
+        file, top = f"file{number}", f"node{number}"
+        argv = ["-blockdev", f"driver=file,node-name={file},filename={drive.image},discard=unmap,"
+                             "cache.no-flush=on,cache.direct=off"]
+        source = file
+        if drive.log:
+            drive.log.touch()
+            argv += ["-blockdev", f"driver=file,node-name=log{number},filename={drive.log}",
+                     "-blockdev", f"driver=blklogwrites,node-name=logged{number},file={file},log=log{number}"]
+            source = f"logged{number}"
+        flush = "off" if drive.log else "on"
+        argv += ["-blockdev", f"driver=raw,node-name={top},file={source},cache.no-flush={flush},discard=unmap"]
+        if drive.bus == "usb":
+            return [*argv, "-device", f"usb-storage,bus=usb.0,id=disk{number},drive={top},bootindex={number}"]
+        return [*argv, "-device", f"virtio-blk-pci,id=disk{number},drive={top},serial=lab{number},bootindex={number}"]
+
+    def _off(self) -> None:
+        assert self.qemu is not None
+        self.qemu.wait()
+        self.serial.join()
+        self.qemu = None
+        with contextlib.suppress(OSError, AttributeError):
+            self.qmp.close()
+        self.network.drop_tap(self.tap)
+
+    def cut(self) -> None:
+        """Pull the plug."""
+        if self.qemu is not None:
+            self.qemu.send_signal(signal.SIGKILL)
+            self._off()
+
+    def stop(self, *, timeout: float = 60.0) -> None:
+        """Press the power button; pull the plug when that does not help."""
+        if self.qemu is None:
+            return
+        with contextlib.suppress(Exception):
+            self.qmp.command("system_powerdown")
+            self.qemu.wait(timeout)
+        self.cut()
+
+    # the running system
+
+    @property
+    def address(self) -> str:
+        return self.network.address(self.index)
+
+    def ssh_argv(self, command: str, *, user: str = "root", options: Sequence[str] = ()) -> list[str]:
+        return [*self.network.prefix(), "ssh", *SSH_OPTIONS, "-i", str(self.key), *options,
+                f"{user}@{self.address}", command]
+
+    def try_ssh(self, command: str, *, timeout: float = 120.0, user: str = "root", stdin: bytes = b"") -> Done:
+        """Code 255: no connection, or it broke."""
+        try:
+            done = subprocess.run(self.ssh_argv(command, user=user), capture_output=True, timeout=timeout, input=stdin)
+        except subprocess.TimeoutExpired as error:
+            return Done(255, (error.stdout or b"").decode("utf-8", "replace"), f"no answer within {timeout:g} s")
+        return Done(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+
+    def ssh(self, command: str, *, timeout: float = 120.0, user: str = "root", stdin: bytes = b"",
+            ok: Sequence[int] = (0,)) -> str:
+        done = self.try_ssh(command, timeout=timeout, user=user, stdin=stdin)
+        if done.code not in ok:
+            raise CommandError(f"{self.name}: {command}: exit code {done.code}\n{done.out[-3000:]}{done.err[-3000:]}")
+        return done.out
+
+    def wait_ssh(self, *, timeout: float = 240.0, user: str = "root") -> str:
+        """Until somebody can log in; the boot ID."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            done = self.try_ssh("cat /proc/sys/kernel/random/boot_id", timeout=20, user=user)
+            if done.code == 0:
+                return done.out.strip()
+            if self.qemu is not None and self.qemu.poll() is not None:
+                raise RuntimeError(f"{self.name}: QEMU ended with {self.qemu.returncode}")
+            time.sleep(1)
+        raise TimeoutError(f"{self.name}: no SSH within {timeout:g} s; last on the console:\n{self.tail()}")
+
+    def wait_boot(self, not_this: str, *, timeout: float = 300.0) -> str:
+        """Until a boot other than `not_this` gives SSH; its ID."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            with contextlib.suppress(TimeoutError):
+                if (boot := self.wait_ssh(timeout=min(30.0, end - time.monotonic()))) != not_this:
+                    return boot
+            time.sleep(1)
+        raise TimeoutError(f"{self.name}: no other boot within {timeout:g} s; last on the console:\n{self.tail()}")
+
+    def wait_until(self, test: Callable[[Node], bool], what: str, *, timeout: float, every: float = 2.0) -> None:
+        """`test` may meet a node that is down just now (CommandError)."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            with contextlib.suppress(CommandError):
+                if test(self):
+                    return
+            time.sleep(every)
+        raise TimeoutError(f"{self.name}: {what}: not within {timeout:g} s; last on the console:\n{self.tail()}")
+
+    def tail(self, lines: int = 15) -> str:
+        return "\n".join(text for _, text in self.serial.lines[-lines:])
+
+    def milestones(self) -> str:
+        return "\n".join(f"{when:8.1f} s  {name}" for when, name in self.serial.milestones)
+
+    def collect(self, to: Path) -> None:
+        """What a person needs to understand a failure: console, QEMU's messages, the journal, the agent's state."""
+        to.mkdir(parents=True, exist_ok=True)
+        if self.qemu is not None and self.qemu.poll() is None:
+            for name, command in {
+                "journal.txt": "journalctl --no-pager -o short-precise",
+                "agent.txt": "k8r-agent status; k8r-agent events; cat /run/k8r/boot; findmnt; "
+                             "cd /var/lib/k8r && tail -n +1 *.json* queue/* ; ls -lR /boot/firmware",
+            }.items():
+                done = self.try_ssh(command, timeout=60)
+                (to / name).write_text(done.out + done.err)
+        self.cut()
+        for log in (self.console, self.workdir / "qemu.log"):
+            if log.exists():
+                shutil.copyfile(log, to / f"{self.name}-{log.name}")
+        with contextlib.suppress(Exception):
+            self.disk.ext_dump(3, "/var/log/journal", to / f"{self.name}-journal-on-disk")
+            self.disk.ext_dump(4, "/", to / f"{self.name}-state-on-disk")

@@ -1,0 +1,65 @@
+"""QEMU's machine protocol, as much of it as a lab needs."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+
+class QmpError(RuntimeError):
+    pass
+
+
+class Qmp:
+    """One connection. Events that arrive between answers are kept in `events`."""
+
+    def __init__(self, path: Path, *, timeout: float = 30.0) -> None:
+        end = time.monotonic() + timeout
+        self.events: list[dict[str, Any]] = []
+        self._socket = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                self._socket.connect(str(path))
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+        self._socket.settimeout(timeout)
+        self._file = self._socket.makefile("rwb")
+        self._receive()
+        self.command("qmp_capabilities")
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._file.readline()
+        if not line:
+            raise QmpError("QEMU is gone")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def command(self, name: str, **arguments: Any) -> Any:
+        self._file.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+        self._file.flush()
+        while True:
+            answer = self._receive()
+            if "event" in answer:
+                self.events.append(answer)
+            elif "error" in answer:
+                raise QmpError(f"{name}: {answer['error']['desc']}")
+            else:
+                return answer["return"]
+
+    def written(self, drive: str) -> int:
+        """Bytes the guest has written to a drive since QEMU started."""
+        for device in self.command("query-blockstats"):
+            if drive in (device.get("qdev"), device.get("device"), device.get("node-name")) \
+                    or str(device.get("qdev", "")).startswith(f"/machine/peripheral/{drive}"):
+                return int(device["stats"]["wr_bytes"])
+        raise QmpError(f"no drive {drive}")
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
