@@ -21,6 +21,7 @@ class Task:
     name: str
     summary: str
     steps: tuple[str, ...]
+    args: tuple[str, ...] = ()  # names of the arguments that a request may carry
     on_failure: tuple[str, ...] = ()
     point_of_no_return: str = ""
     rules: Mapping[str, StepRule] = field(default_factory=dict)

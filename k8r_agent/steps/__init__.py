@@ -1,0 +1,55 @@
+"""One small class per step; a step's module is imported when the step is first needed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from k8r_agent.ports.step import Step
+
+TABLE: Mapping[str, str] = {
+    "boot-image": "boot_steps:BootImage",
+    "boot-working": "boot_steps:BootWorking",
+    "capture-identity": "capture_identity:CaptureIdentity",
+    "check-bundle": "check_bundle:CheckBundle",
+    "check-previous-bundle": "check_bundle:CheckPreviousBundle",
+    "confirm": "confirm:Confirm",
+    "disarm": "boot_steps:Disarm",
+    "finish-update": "finish_update:FinishUpdate",
+    "grow-working": "grow_working:GrowWorking",
+    "health-check": "health:HealthCheck",
+    "hold-image": "boot_steps:HoldImage",
+    "install-image-assets": "assets:InstallImageAssets",
+    "install-working-assets": "assets:InstallWorkingAssets",
+    "make-state": "make_state:MakeState",
+    "partition-disk": "partition_disk:PartitionDisk",
+    "preflight": "gates:Preflight",
+    "self-check": "health:SelfCheck",
+    "set-primary-image": "boot_steps:SetPrimaryImage",
+    "verify-image": "verify_image:VerifyImage",
+    "write-image": "write_slot:WriteImage",
+    "write-working": "write_slot:WriteWorking",
+}
+
+
+class LazySteps(Mapping[str, Step]):
+    def __init__(self, table: Mapping[str, str] = TABLE) -> None:
+        self._table = table
+        self._made: dict[str, Step] = {}
+
+    def __getitem__(self, name: str) -> Step:
+        if name not in self._made:
+            module, kind = self._table[name].split(":")
+            made = getattr(importlib.import_module(f"{__name__}.{module}"), kind)()
+            self._made[name] = cast(Step, made)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
+STEPS: Mapping[str, Step] = LazySteps()

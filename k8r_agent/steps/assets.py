@@ -1,0 +1,74 @@
+"""Boot assets go with their slot: kernel and modules change together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from k8r_agent.errors import BootError, Protected
+from k8r_agent.model.boot import BootAssets
+from k8r_agent.model.slots import Slot, SlotState
+from k8r_agent.ports.step import World
+
+
+class InstallImageAssets:
+    """From the bundle. Remembers their hash: the boot partition is compared with it, not with the network."""
+
+    name = "install-image-assets"
+    summary = "Install the image slot's kernel and initrd"
+
+    def done(self, world: World) -> bool:
+        wanted = world.recall("image-assets")
+        return bool(wanted) and wanted == fingerprint(world.boot.assets(Slot.IMAGE))
+
+    def apply(self, world: World) -> None:
+        if world.boot.state().current is Slot.IMAGE:
+            raise Protected("the image slot's boot assets are not replaced", why="the node runs from it")
+        with world.bundles.open(world.recall("source")) as bundle:
+            assets = bundle.boot_assets()
+        world.remember("image-assets", fingerprint(assets))
+        install(world, Slot.IMAGE, assets)
+
+
+class InstallWorkingAssets:
+    """Those of the image slot, since the working slot is a copy of it."""
+
+    name = "install-working-assets"
+    summary = "Install the working slot's kernel and initrd"
+
+    def done(self, world: World) -> bool:
+        wanted = world.recall("working-assets")
+        return bool(wanted) and wanted == fingerprint(world.boot.assets(Slot.WORKING))
+
+    def apply(self, world: World) -> None:
+        status = world.slots.status(Slot.WORKING)
+        if world.boot.state().current is not Slot.IMAGE:
+            raise Protected("the working slot's boot assets are not replaced", why="the node runs from it")
+        if status.state is not SlotState.OK:
+            raise Protected("the working slot's boot assets are not replaced", why="the slot is not written yet")
+        assets = world.boot.assets(Slot.IMAGE)
+        if assets is None:
+            raise BootError("the image slot's boot assets cannot be read")
+        world.remember("working-assets", fingerprint(assets))
+        install(world, Slot.WORKING, assets)
+
+
+def install(world: World, slot: Slot, assets: BootAssets) -> None:
+    """Raises BootError when the boot partition afterwards holds something else."""
+    if fingerprint(world.boot.assets(slot)) == fingerprint(assets):
+        return
+    world.boot.install_assets(slot, assets)
+    if fingerprint(world.boot.assets(slot)) != fingerprint(assets):
+        raise BootError(f"the {slot} slot's boot assets were written but read back differently")
+
+
+def fingerprint(assets: BootAssets | None) -> str:
+    """"" for none. Trailing white space of the two texts does not count: they are stored as text files."""
+    if assets is None:
+        return ""
+    import hashlib
+
+    assets = replace(assets, cmdline=assets.cmdline.strip(), release=assets.release.strip())
+    total = hashlib.sha256()
+    for part in (assets.kernel, assets.initrd, assets.cmdline.encode(), assets.release.encode()):
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()

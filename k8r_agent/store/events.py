@@ -1,0 +1,100 @@
+"""The event log: one JSON object a line, each with its crc32. It survives a reinstall and every power cut.
+
+An append that a power cut tore leaves a line without newline or with a wrong crc: it is skipped when read and
+closed off before the next append. Two files bound the size; a line that a cut left in both counts once (`n`).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from k8r_agent.errors import StateError
+from k8r_agent.model.txn import Event
+from k8r_agent.ports.statefiles import StateFiles
+
+NAME, OLD = "events.jsonl", "events.1.jsonl"
+LIMIT = 512 * 1024  # bytes of one file; about 2500 events
+_MESSAGE = 2000  # characters
+
+
+class EventLog:
+    def __init__(self, files: StateFiles, *, limit: int = LIMIT) -> None:
+        self._files = files
+        self._limit = limit
+
+    def append(self, event: Event) -> None:
+        """Durable on return. A full or failing state partition never stops a transaction for the log's sake."""
+        try:
+            raw = self._files.read(NAME) or b""
+            if len(raw) > self._limit:
+                raw = self._rotate(raw)
+            line = _encode(event, self._next_number(raw))
+            self._files.append(NAME, (b"" if raw.endswith(b"\n") or not raw else b"\n") + line)
+        except StateError:
+            return
+
+    def read(self, *, txn: str = "", last: int = 0) -> tuple[Event, ...]:
+        """Oldest first; only those of `txn`, only the `last` ones, when given."""
+        events = tuple(e for _, e in self.numbered() if not txn or e.txn == txn)
+        return events[-last:] if last else events
+
+    def numbered(self, *, after: int = -1) -> Iterator[tuple[int, Event]]:
+        """With their numbers, so that a follower asks for what came after the last one it saw."""
+        seen = after
+        for name in (OLD, NAME):
+            for number, event in _decode(self._files.read(name) or b""):
+                if number > seen:
+                    seen = number
+                    yield number, event
+
+    def _next_number(self, raw: bytes) -> int:
+        for name in (None, OLD):
+            lines = raw if name is None else self._files.read(name) or b""
+            for number, _ in _decode_backwards(lines):
+                return number + 1
+        return 1
+
+    def _rotate(self, raw: bytes) -> bytes:
+        self._files.write(OLD, raw)
+        self._files.write(NAME, b"")
+        return b""
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    return {"time": event.time, "txn": event.txn, "task": event.task, "step": event.step, "kind": event.kind,
+            "message": event.message, "duration": event.duration, "slot": event.slot, "boot_id": event.boot_id}
+
+
+def _encode(event: Event, number: int) -> bytes:
+    body = {**as_dict(event), "n": number, "message": event.message[:_MESSAGE]}
+    text = json.dumps(body, ensure_ascii=False, sort_keys=True)
+    return json.dumps({**body, "crc": f"{zlib.crc32(text.encode()):08x}"}, ensure_ascii=False,
+                      sort_keys=True).encode() + b"\n"
+
+
+def _decode(raw: bytes) -> Iterator[tuple[int, Event]]:
+    return (item for item in map(_line, raw.split(b"\n")) if item is not None)
+
+
+def _decode_backwards(raw: bytes) -> Iterator[tuple[int, Event]]:
+    return (item for item in map(_line, reversed(raw.split(b"\n"))) if item is not None)
+
+
+def _line(line: bytes) -> tuple[int, Event] | None:
+    """None for an empty, torn or foreign line. Fields of a newer release are covered by the crc and ignored."""
+    if not line:
+        return None
+    try:
+        body = json.loads(line.decode())
+        crc = body.pop("crc")
+        text = json.dumps(body, ensure_ascii=False, sort_keys=True)
+        if crc != f"{zlib.crc32(text.encode()):08x}":
+            return None
+        fields = {k: body[k] for k in Event.__dataclass_fields__ if k in body}
+        return int(body["n"]), Event(**{**fields, "time": float(body["time"]),
+                                        "duration": float(body.get("duration", 0))})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None

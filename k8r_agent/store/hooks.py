@@ -1,0 +1,62 @@
+"""What an administrator adds to a task: /etc/k8r/hooks/<task>/{before,after}-<step>/NN-name, executables.
+
+They run as root, so a file that anybody else could have written is not run but reported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from k8r_agent.errors import StepFailed
+from k8r_agent.ports.commands import Commands
+
+ROOT = Path("/etc/k8r/hooks")
+TIMEOUT = 300.0  # seconds for each
+_NAME = re.compile(r"\d\d-[A-Za-z0-9_-]+")  # as run-parts: no backup files, no .dpkg-old
+
+
+class Hooks:
+    """`owner` is the only user whose files are run."""
+
+    def __init__(self, commands: Commands | None, *, root: Path = ROOT, owner: int = 0) -> None:
+        self._commands, self._root, self._owner = commands, root, owner
+
+    def run(self, task: str, when: str, step: str, facts: Mapping[str, str]) -> tuple[str, ...]:
+        """Run those of `when` (before, after) in order of their numbers; stops at the first that fails.
+
+        `facts` reach them as K8R_* variables. Returns the names of those run. Raises StepFailed or CommandFailed.
+        """
+        ran = []
+        for path in self._found(task, f"{when}-{step}"):
+            self._assert_safe(path)
+            assert self._commands is not None
+            env = [f"K8R_{k.upper()}={v}" for k, v in sorted({**facts, "task": task, "step": step}.items())]
+            self._commands.run(["/usr/bin/env", *env, str(path)], timeout=TIMEOUT)
+            ran.append(path.name)
+        return tuple(ran)
+
+    def _found(self, task: str, directory: str) -> tuple[Path, ...]:
+        if self._commands is None:
+            return ()
+        try:
+            entries = sorted((self._root / task / directory).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        except OSError as error:
+            raise StepFailed(f"cannot list the hooks {directory}", why=error.strerror or str(error)) from error
+        return tuple(path for path in entries if _NAME.fullmatch(path.name))
+
+    def _assert_safe(self, path: Path) -> None:
+        try:
+            found = path.lstat()
+        except OSError as error:
+            raise StepFailed(f"hook {path} cannot be run", why=error.strerror or str(error)) from error
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != self._owner or found.st_mode & 0o022:
+            raise StepFailed(f"hook {path} is not run", why="it is not a regular file that only root may write",
+                             hint=f"chown root: {path}; chmod 0755 {path}")
+        if not os.access(path, os.X_OK):
+            raise StepFailed(f"hook {path} is not run", why="it is not executable", hint=f"chmod 0755 {path}")
