@@ -131,6 +131,12 @@ class CommandFailed(K8rError):
     code = "command-failed"
 
 
+class BusError(K8rError):
+    """systemd or logind did not do, over D-Bus, what it was asked."""
+
+    code = "bus"
+
+
 class StepFailed(K8rError):
     code = "step-failed"
 
@@ -141,3 +147,9 @@ class HealthFailed(K8rError):
 
 class Cancelled(K8rError):
     code = "cancelled"
+
+
+class BuildError(K8rError):
+    """Host side: an image, bundle or disk could not be made of what was given."""
+
+    code = "build"
