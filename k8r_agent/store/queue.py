@@ -75,10 +75,13 @@ class Queue:
         self._files.remove(f"{DIRECTORY}/{request}.json")
 
     def _reject(self, name: str, raw: bytes) -> None:
-        if raw and len(raw) <= LIMIT:
-            jsonfile.set_aside(self._files, f"{DIRECTORY}/{name}", raw)
-        else:
-            self._files.remove(f"{DIRECTORY}/{name}")
+        try:
+            if raw and len(raw) <= LIMIT:
+                jsonfile.set_aside(self._files, f"{DIRECTORY}/{name}", raw)
+            else:
+                self._files.remove(f"{DIRECTORY}/{name}")
+        except StateError:  # a directory with something in it: never ours to delete
+            return
 
 
 def record_of(request: Request) -> dict[str, Any]:

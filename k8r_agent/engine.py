@@ -1,0 +1,391 @@
+"""Drives one transaction. Where to go on is read from the world, not from a stored cursor.
+
+A step is a milestone (passed once this transaction attempted it and the world shows it done) or a condition with
+`holds_until`: when it stops holding, the position moves back to it. Each attempt is durable before its effect, and
+a per-step limit ends every loop.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from k8r_agent.errors import (
+    BundleError,
+    Cancelled,
+    ConfigError,
+    DiskAmbiguous,
+    K8rError,
+    NoState,
+    NothingToDo,
+    Protected,
+    Refused,
+    StepFailed,
+    UsageError,
+)
+from k8r_agent.model.task import Task
+from k8r_agent.model.txn import Event, Transaction, TxnState
+from k8r_agent.model.units import format_duration
+from k8r_agent.ports.machine import Reporter
+from k8r_agent.ports.step import RebootRequested, Step, World
+from k8r_agent.store.events import EventLog
+from k8r_agent.store.hooks import Hooks
+from k8r_agent.store.journal import Journal
+
+PERMANENT = (Refused, Protected, DiskAmbiguous, ConfigError, BundleError, NoState, UsageError)
+LAST_ERROR = "last-error"  # fact: what the latest failed attempt said, for the note that ends the transaction
+_PAUSE, _LONGEST_PAUSE = 2, 60  # seconds before a second attempt, doubled for each later one
+_POSITION_TRIES = 3
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(str, enum.Enum):
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REBOOTING = "rebooting"  # the transaction goes on in the next boot
+    STOPPED = "stopped"  # the agent was asked to stop; the transaction goes on when it starts again
+
+
+_OUTCOMES = {TxnState.DONE: Outcome.DONE, TxnState.FAILED: Outcome.FAILED, TxnState.CANCELLED: Outcome.CANCELLED}
+
+
+class Stopped(BaseException):
+    """The agent was asked to stop, met between two pieces of a long step."""
+
+
+class HookRunner(Protocol):
+    def run(self, task: str, when: str, step: str, facts: Mapping[str, str]) -> tuple[str, ...]: ...
+
+
+class Engine:
+    def __init__(self, *, world: World, task: Task, steps: Mapping[str, Step], hooks: HookRunner | None = None,
+                 sleep: Callable[[float], None] = lambda seconds: None,
+                 stop: Callable[[], bool] = lambda: False) -> None:
+        self.world, self.task, self.steps = world, task, steps
+        self._hooks = hooks or Hooks(None)
+        self._sleep, self._stop = sleep, stop
+        self._journal, self._events = Journal(world.files), EventLog(world.files)
+
+    def drive(self, txn: Transaction) -> Outcome:
+        """Run `txn` until it ends or the node reboots. Only StateError of the journal itself is raised."""
+        world, report = self.world, self.world.report
+        world.txn, world.remember_fact, world.report = txn, self._remember, _Guard(self, report)
+        try:
+            if txn.state is TxnState.RUNNING:
+                self._settle()
+            while self._txn.state is TxnState.RUNNING:
+                outcome = self._advance()
+                if outcome:
+                    return outcome
+            return _OUTCOMES[self._txn.state]
+        except Stopped:
+            return Outcome.STOPPED
+        finally:
+            world.remember_fact, world.report = None, report
+
+    # where to go on
+
+    @property
+    def _txn(self) -> Transaction:
+        assert self.world.txn is not None
+        return self.world.txn
+
+    def _advance(self) -> Outcome | None:
+        if self._stop():
+            return Outcome.STOPPED
+        if self._cancel_wanted():
+            return self._end(TxnState.CANCELLED, "cancelled on request")
+        try:
+            at = self._position_or_error()
+        except K8rError as error:
+            return self._fail(self._txn.steps[0], error)
+        if at >= len(self._txn.steps):
+            return self._end(TxnState.DONE, "")
+        name = self._txn.steps[at]
+        if name not in self.steps:
+            return self._fail(name, StepFailed(f"this agent has no step {name!r}",
+                                               why=f"the transaction was started by {self._txn.agent or 'another'}"))
+        tries = self._txn.tries.get(name, 0)
+        if tries >= self.task.rule(name).max_tries:
+            return self._fail(name, self._given_up(name, tries))
+        return self._attempt(name, tries + 1)
+
+    def _position_or_error(self) -> int:
+        for left in reversed(range(_POSITION_TRIES)):
+            try:
+                return position(self._txn, self.task, self.steps, self.world)
+            except K8rError as error:
+                if not left or isinstance(error, PERMANENT):
+                    raise
+                self._pause(_PAUSE)
+        raise AssertionError("unreachable")
+
+    def _given_up(self, name: str, tries: int) -> K8rError:
+        why = self._txn.facts.get(LAST_ERROR, "")
+        return StepFailed(f"{name}: gave up after {tries} {'try' if tries == 1 else 'tries'}",
+                          why=why.removeprefix(f"{name}: ") or "each was interrupted")
+
+    # one attempt
+
+    def _attempt(self, name: str, number: int) -> Outcome | None:
+        step, started = self.steps[name], self.world.machine.monotonic()
+        self._save(replace(self._txn, tries={**self._txn.tries, name: number}))  # durable before the effect
+        self._event(name, "started", f"try {number} of {self.task.rule(name).max_tries}")
+        try:
+            message = self._apply(step, name)
+        except RebootRequested as reboot:
+            return self._reboot(name, str(reboot))
+        except Stopped:
+            self._event(name, "failed", "the agent was asked to stop", self._since(started))
+            self._refund(name)
+            raise
+        except Cancelled:
+            self._event(name, "failed", "cancelled on request", self._since(started))
+            return None  # _advance() decides: the request is still there
+        except NothingToDo as error:
+            return self._nothing_to_do(name, error, self._since(started))
+        except K8rError as error:
+            return self._failed(name, error, self._since(started))
+        except Exception as error:  # a mistake of ours must not leave the node without an explanation
+            log.exception("step %s", name)
+            return self._failed(name, StepFailed(f"internal error in {name}", why=f"{type(error).__name__}: {error}"),
+                                self._since(started))
+        self._event(name, "succeeded", message, self._since(started))
+        if not message:
+            self._after(name)
+        return None
+
+    def _apply(self, step: Step, name: str) -> str:
+        if step.done(self.world):
+            return "nothing to do"
+        self._before(name)
+        self.world.report.status(step.summary)
+        _guard(self.world).deadline = self.world.machine.monotonic() + self.task.rule(name).timeout
+        with self.world.machine.inhibit(f"{self._txn.task}: {step.summary}"):
+            step.apply(self.world)
+        if not step.done(self.world):
+            raise StepFailed(f"{name} ran, but the node does not show its effect")
+        return ""
+
+    def _failed(self, name: str, error: K8rError, duration: float) -> Outcome | None:
+        self._event(name, "failed", _sentence(error), duration)
+        if isinstance(error, PERMANENT):
+            return self._fail(name, error)
+        self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {_sentence(error)}"}))
+        if self._txn.tries[name] < self.task.rule(name).max_tries:
+            self._pause(min(_PAUSE << (self._txn.tries[name] - 1), _LONGEST_PAUSE))
+        return None
+
+    def _nothing_to_do(self, name: str, error: NothingToDo, duration: float) -> Outcome | None:
+        """An answer, not a failure, as long as nothing else was begun."""
+        if set(self._txn.tries) != {name}:
+            return self._failed(name, Refused(error.what, why=error.why), duration)
+        self._event(name, "succeeded", _sentence(error), duration)
+        self._save(replace(self._txn, facts={**self._txn.facts, "outcome": error.code}))
+        return self._end(TxnState.DONE, _sentence(error))
+
+    def _refund(self, name: str) -> None:
+        """A stop is nobody's failure. One try stays: that the step was begun must not be forgotten."""
+        if self._txn.tries[name] > 1:
+            self._save(replace(self._txn, tries={**self._txn.tries, name: self._txn.tries[name] - 1}))
+
+    def _reboot(self, name: str, where: str) -> Outcome | None:
+        if not self.world.files.persistent():
+            return self._fail(name, NoState("the node does not reboot by itself", why="its journal is in memory only"))
+        self._event(name, "note", f"rebooting {where}".strip())
+        try:
+            self.world.machine.reboot()
+        except K8rError as error:
+            return self._failed(name, error, 0.0)
+        return Outcome.REBOOTING
+
+    def _settle(self) -> None:
+        """Close the step that a reboot or a power cut interrupted: its duration includes the boot."""
+        name, since = self._open_step()
+        if not name or name not in self.steps:
+            return
+        duration = max(0.0, self.world.machine.now() - since)
+        try:
+            done = self.steps[name].done(self.world)
+        except K8rError:
+            done = False
+        if done:
+            self._event(name, "succeeded", "", duration)
+            self._after(name)
+            return
+        explain = getattr(self.steps[name], "explain", None)
+        why = explain(self.world) if explain else "interrupted: the agent or the node went down"
+        self._event(name, "failed", why, duration)
+        self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {why}"}))
+
+    def _open_step(self) -> tuple[str, float]:
+        """The step that was started last and has no end in the log."""
+        for event in reversed(self._events.read(txn=self._txn.id)):
+            if event.step and event.kind == "started":
+                return event.step, event.time
+            if event.step and event.kind in ("succeeded", "failed"):
+                break
+        return "", 0.0
+
+    # hooks
+
+    def _before(self, name: str) -> None:
+        """Before the point of no return a hook may end the transaction; afterwards that would help nobody, so it
+        costs a try."""
+        try:
+            self._hooks.run(self._txn.task, "before", name, self._hook_facts())
+        except K8rError as error:
+            kind = StepFailed if self.past_return() else Refused
+            raise kind(f"a hook before {name} said no", why=_sentence(error)) from error
+
+    def _after(self, name: str) -> None:
+        try:
+            self._hooks.run(self._txn.task, "after", name, self._hook_facts())
+        except K8rError as error:
+            self._event(name, "note", f"a hook after {name} failed: {_sentence(error)}")
+
+    def _hook_facts(self) -> dict[str, str]:
+        return {"txn": self._txn.id, "slot": str(self.world.boot.state().current or ""),
+                "release": self._txn.facts.get("release", ""), "version": self._txn.facts.get("version", "")}
+
+    # cancelling and ending
+
+    def past_return(self) -> bool:
+        point = self.task.point_of_no_return
+        return bool(point) and self._txn.tries.get(point, 0) > 0
+
+    def cancel_possible(self) -> bool:
+        return self._journal.cancel_asked(self._txn.id) and not self.past_return()
+
+    def _cancel_wanted(self) -> bool:
+        if not self._journal.cancel_asked(self._txn.id):
+            return False
+        if not self.past_return():
+            self._save(replace(self._txn, cancel=True))
+            return True
+        self._journal.drop_cancel()
+        self._event("", "note", refusal(self._txn, self.task).what + ": " + refusal(self._txn, self.task).why)
+        return False
+
+    def _fail(self, name: str, error: K8rError) -> Outcome:
+        self._save(replace(self._txn, facts={**self._txn.facts, "error": error.code, "failed-step": name,
+                                             "why": error.why, "hint": error.hint}))
+        return self._end(TxnState.FAILED, _sentence(error))
+
+    def _end(self, state: TxnState, note: str) -> Outcome:
+        """What the task wants undone comes first: a power cut in between finds the transaction still running and
+        comes to the same verdict."""
+        if state is not TxnState.DONE:
+            for name in self.task.on_failure:
+                self._undo(name)
+        now = self.world.machine.now()
+        self._save(replace(self._txn, state=state, note=note, ended=now))
+        self._journal.drop_cancel()
+        took = max(0.0, now - self._txn.started)
+        kind = "succeeded" if state is TxnState.DONE else "failed"
+        self._event("", kind, note or f"done in {format_duration(took)}", took)
+        return _OUTCOMES[state]
+
+    def _undo(self, name: str) -> None:
+        started = self.world.machine.monotonic()
+        try:
+            if name in self.steps and not self.steps[name].done(self.world):
+                self.steps[name].apply(self.world)
+                self._event(name, "note", "done after the failure", self._since(started))
+        except (K8rError, RebootRequested) as error:
+            self._event(name, "note", f"could not be done after the failure: {error}", self._since(started))
+
+    # small things
+
+    def _save(self, txn: Transaction) -> None:
+        self.world.txn = self._journal.save(txn)
+
+    def _remember(self, name: str, value: str) -> Transaction:
+        if self._txn.facts.get(name) != value:
+            self._save(replace(self._txn, facts={**self._txn.facts, name: value}))
+        return self._txn
+
+    def _since(self, started: float) -> float:
+        return self.world.machine.monotonic() - started
+
+    def _pause(self, seconds: int) -> None:
+        for _ in range(seconds):
+            if self._stop() or self.cancel_possible():
+                return
+            self._sleep(1.0)
+
+    def _event(self, step: str, kind: str, message: str = "", duration: float = 0.0) -> None:
+        try:
+            slot = str(self.world.boot.state().current or "")
+        except K8rError:
+            slot = ""
+        self._events.append(Event(
+            time=self.world.machine.now(), txn=self._txn.id, task=self._txn.task, step=step, kind=kind,
+            message=message, duration=round(duration, 3), slot=slot, boot_id=self.world.machine.boot_id()))
+
+
+class _Guard:
+    """The Reporter that steps see: each progress call is where a deadline, a cancel or a stop is met."""
+
+    def __init__(self, engine: Engine, base: Reporter) -> None:
+        self._engine, self._base = engine, base
+        self.deadline = float("inf")
+        self._asked = float("-inf")
+
+    def status(self, text: str) -> None:
+        self._base.status(text)
+
+    def progress(self, done: int, total: int) -> None:
+        now = self._engine.world.machine.monotonic()
+        if self._engine._stop():
+            raise Stopped
+        if now > self.deadline:
+            raise StepFailed("took too long", why="its time limit is up",
+                             hint="raise `timeout` of the step in /etc/k8r/tasks if the device is that slow")
+        if now - self._asked >= 1.0:  # asking costs a file system look-up
+            self._asked = now
+            if self._engine.cancel_possible():
+                raise Cancelled("cancelled on request")
+        self._base.progress(done, total)
+
+
+def _guard(world: World) -> _Guard:
+    assert isinstance(world.report, _Guard)
+    return world.report
+
+
+def position(txn: Transaction, task: Task, steps: Mapping[str, Step], world: World) -> int:
+    """Index of the step to attempt; len(steps) when the last one is attempted and done: it alone decides.
+
+    A condition that no longer holds pulls the position back to it, until those that must hold there do."""
+    names = txn.steps
+    passed = [i for i, n in enumerate(names) if txn.tries.get(n) and n in steps and steps[n].done(world)]
+    at = max(passed, default=-1) + 1
+    if at >= len(names):
+        return at
+    for i in reversed(range(at)):
+        until = task.rule(names[i]).holds_until
+        held = until in names and at <= names.index(until)
+        if held and names[i] in steps and i not in passed:
+            at = i
+    return at
+
+
+def refusal(txn: Transaction, task: Task) -> Refused:
+    """Why a transaction cannot be cancelled any more."""
+    return Refused(f"{txn.task} cannot be cancelled any more",
+                   why=f"{task.point_of_no_return} was begun: the old system is given up, only going on leads to one",
+                   hint="follow it with `k8r-agent task watch`")
+
+
+def may_cancel(txn: Transaction, task: Task) -> bool:
+    return not (task.point_of_no_return and txn.tries.get(task.point_of_no_return, 0) > 0)
+
+
+def _sentence(error: K8rError) -> str:
+    return f"{error}; {error.hint}" if error.hint else str(error)

@@ -1,0 +1,255 @@
+"""Queue → lock → engine → notify: goes on with what was interrupted, then with what is asked for, then is gone.
+
+Two never run at once (the lock). Being told to stop ends it between two pieces of work; being killed, at any
+instant: the next start goes on from what the world shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from k8r_agent import __version__
+from k8r_agent.engine import Engine, Outcome
+from k8r_agent.errors import K8rError, NoState, StateError, TaskFileError, UsageError
+from k8r_agent.model.slots import Slot
+from k8r_agent.model.task import Task
+from k8r_agent.model.txn import Event, Request, Transaction, TxnState
+from k8r_agent.ports.step import Step, World
+from k8r_agent.steps import STEPS, duties
+from k8r_agent.steps.duties import Action, Duty
+from k8r_agent.store.events import EventLog
+from k8r_agent.store.hooks import Hooks
+from k8r_agent.store.journal import Journal
+from k8r_agent.store.lock import Lock
+from k8r_agent.store.queue import Queue, new_id
+from k8r_agent.store.tasks import TaskFiles
+
+GRACE = 300.0  # seconds in the wrong slot before the node leaves it: time to log in and to say otherwise
+_VOLATILE_TASKS = ("first-boot",)  # may run without a state partition: they make it
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """`sleep` and `stop` make it testable; `stop` is asked between all pieces of work."""
+
+    def __init__(self, world: World, *, tasks: TaskFiles | None = None, steps: Mapping[str, Step] = STEPS,
+                 lock: Lock | None = None, hooks: Hooks | None = None, grace: float = GRACE,
+                 sleep: Callable[[float], None] = lambda seconds: None,
+                 stop: Callable[[], bool] = lambda: False) -> None:
+        self.world, self._steps = world, steps
+        self._tasks = tasks or TaskFiles(steps)
+        self._lock, self._hooks, self._grace = lock or Lock(), hooks, grace
+        self._sleep, self._stop = sleep, stop
+        self.journal, self.queue, self.events = Journal(world.files), Queue(world.files), EventLog(world.files)
+
+    def run(self) -> Outcome | None:
+        """Until there is nothing to do (returns the last outcome, None if there was none), a reboot is under way,
+        or it is told to stop. Raises Busy when another runner works."""
+        with self._lock.hold(f"k8r-agent runner (pid {os.getpid()})"):
+            last: Outcome | None = None
+            while not self._stop():
+                outcome = self._turn()
+                if outcome is None:
+                    return last
+                if outcome in (Outcome.REBOOTING, Outcome.STOPPED):
+                    return outcome
+                last = outcome
+            return Outcome.STOPPED
+
+    def _turn(self) -> Outcome | None:
+        """One piece of work. None: there is none."""
+        txn = self._load()
+        if txn is not None and txn.state is TxnState.RUNNING:
+            return self._drive(txn)
+        for request in self.queue.requests(self._complain):
+            if txn is not None and request.id == txn.id:
+                self.queue.remove(request.id)  # accepted before a power cut, and ended since
+                continue
+            return self._accept(request)
+        return self._duty(txn)
+
+    def _load(self) -> Transaction | None:
+        """A damaged journal was set aside: said once, then the node goes by what it sees."""
+        try:
+            return self.journal.load()
+        except StateError as error:
+            if self.world.files.read("transaction.json") is not None:
+                raise
+            self._note("", "", f"{error}; {error.hint}", kind="failed")
+            return None
+
+    # requests
+
+    def _accept(self, request: Request) -> Outcome:
+        try:
+            task = self._tasks.load(request.task)
+            unknown = sorted(set(request.args) - set(task.args))
+            if unknown:
+                raise UsageError(f"{task.name} takes no argument {unknown[0]!r}",
+                                 hint=f"it takes: {', '.join(task.args) or 'none'}")
+            if request.task not in _VOLATILE_TASKS and not self.world.files.persistent():
+                raise NoState(f"{request.task} is not started", why="there is no state partition to remember it on",
+                              hint="`k8r-agent status` says why")
+        except K8rError as error:
+            return self._decline(request, error)
+        duties.operator_spoke(self.world.files)
+        txn = self._begin(request, task)
+        self.queue.remove(request.id)
+        return self._drive(txn)
+
+    def _decline(self, request: Request, error: K8rError) -> Outcome:
+        """Journalled like a failed transaction, so that whoever waits for this id learns it."""
+        now = self.world.machine.now()
+        self.journal.save(Transaction(
+            id=request.id, task=request.task, steps=(), args=request.args, state=TxnState.FAILED, note=str(error),
+            facts={"error": error.code, "why": error.why, "hint": error.hint}, agent=__version__,
+            started=now, ended=now))
+        self.queue.remove(request.id)
+        self._note(request.id, request.task, f"{error}; {error.hint}" if error.hint else str(error), kind="failed")
+        return Outcome.FAILED
+
+    def _begin(self, request: Request, task: Task) -> Transaction:
+        txn = self.journal.save(Transaction(
+            id=request.id, task=request.task, steps=task.steps, args=request.args, agent=__version__,
+            started=self.world.machine.now()))
+        self.journal.drop_cancel()
+        self._note(txn.id, txn.task, f"asked for by {request.requested_by or 'nobody in particular'}", kind="started")
+        return txn
+
+    def _drive(self, txn: Transaction) -> Outcome:
+        task = self._tasks.resume(txn.task, txn.steps)
+        self.world.report.status(f"{txn.task}: {task.summary}")
+        engine = Engine(world=self.world, task=task, steps=self._steps, hooks=self._hooks, sleep=self._sleep,
+                        stop=self._stop)
+        outcome = engine.drive(txn)
+        ended = self.world.txn or txn
+        self.world.report.status(f"{txn.task}: {outcome.value} {ended.note}".rstrip())
+        return outcome
+
+    def _complain(self, name: str, why: str) -> None:
+        self._note("", "", f"request {name} was set aside: {why}", kind="failed")
+
+    # duties
+
+    def _duty(self, last: Transaction | None) -> Outcome | None:
+        duty = duties.decide(self.world, last)
+        self.world.report.status(duty.why or "idle")
+        self._settle_counters()
+        if duty.action is Action.DISARM:
+            self.world.boot.disarm()
+            self._note("", "", f"{duty.why}: disarmed")
+            return None
+        if duty.action is Action.START:
+            return self._start(duty)
+        if duty.action is Action.RETURN:
+            return self._return(duty)
+        return None
+
+    def _start(self, duty: Duty) -> Outcome | None:
+        now = self.world.machine.now()
+        request = Request(id=new_id(now), task=duty.task, args=duty.args, requested_by="the node itself", time=now)
+        try:
+            task = self._tasks.load(duty.task)
+        except TaskFileError as error:
+            self._note("", duty.task, f"{duty.why}, but {error}", kind="failed")
+            return None
+        if duty.task not in _VOLATILE_TASKS:
+            duties.count_automatic(self.world.files, self.world.slots.status(Slot.IMAGE).digest)
+        txn = self._begin(request, task)
+        self._note(txn.id, txn.task, duty.why)
+        return self._drive(txn)
+
+    def _return(self, duty: Duty) -> Outcome | None:
+        """Reboot to the primary, unless somebody asks for something else during the grace time."""
+        waited = 0.0
+        self._note("", "", f"{duty.why}; rebooting in {self._grace:.0f} s")
+        while waited < self._grace:
+            if self._stop():
+                return Outcome.STOPPED
+            if self.queue.pending():
+                return self._turn()
+            if duties.decide(self.world, self._load()).action is not Action.RETURN:
+                return self._turn()
+            self._sleep(min(5.0, self._grace - waited))
+            waited += 5.0
+        duties.count_return(self.world.files)
+        self.world.boot.disarm()
+        self.world.machine.reboot()
+        return Outcome.REBOOTING
+
+    def _settle_counters(self) -> None:
+        state = self.world.boot.state()
+        if state.current is state.primary:
+            duties.primary_runs(self.world.files)
+
+    def _note(self, txn: str, task: str, message: str, *, kind: str = "note") -> None:
+        try:
+            slot = str(self.world.boot.state().current or "")
+        except K8rError:
+            slot = ""
+        log.info("%s%s", f"{task}: " if task else "", message)
+        self.events.append(Event(time=self.world.machine.now(), txn=txn, task=task, step="", kind=kind,
+                                 message=message, slot=slot, boot_id=self.world.machine.boot_id()))
+
+
+def submit(world: World, task: str, args: Mapping[str, str], *, requested_by: str) -> Request:
+    """Queue a request, durably. Whether it can run is decided by the runner; raises UsageError for what is no
+    request at all."""
+    now = world.machine.now()
+    request = Request(id=new_id(now), task=task, args=dict(args), requested_by=requested_by, time=now)
+    Queue(world.files).put(request)
+    return request
+
+
+def retry(world: World, *, requested_by: str) -> Request:
+    """Ask for the last transaction again. Raises UsageError when there is none that failed."""
+    last = Journal(world.files).load(quarantine=False)
+    if last is None or last.state in (TxnState.RUNNING, TxnState.DONE):
+        raise UsageError("there is nothing to try again", why=f"the last transaction is {last.state}" if last else
+                         "there was no transaction yet")
+    return submit(world, last.task, last.args, requested_by=requested_by)
+
+
+def cancel(world: World, tasks: TaskFiles | None = None) -> Transaction:
+    """Ask for the running transaction to be ended. Raises Refused after its point of no return, UsageError when
+    none is running."""
+    from k8r_agent.engine import may_cancel, refusal
+
+    txn = Journal(world.files).load(quarantine=False)
+    if txn is None or txn.state is not TxnState.RUNNING:
+        raise UsageError("no transaction is running")
+    task = (tasks or TaskFiles(STEPS)).resume(txn.task, txn.steps)
+    if not may_cancel(txn, task):
+        raise refusal(txn, task)
+    Journal(world.files).ask_cancel(txn.id)
+    return replace(txn, cancel=True)
+
+
+def boot_complete(world: World) -> bool:
+    """What `boot-complete.target` pulls in: a confirmed working slot that came up gets its tries back. False when
+    this boot is not of the confirmed slot, which only a transaction may judge."""
+    state = world.boot.state()
+    if state.current is not Slot.WORKING or state.primary is not Slot.WORKING:
+        return False
+    world.boot.refill_tries()
+    return True
+
+
+def boot_overdue(world: World) -> str:
+    """What the boot deadline does: leave a boot that hangs half-way. Returns why nothing was done, "" when the node
+    reboots: from the primary image slot there is nowhere else to go, and it is reachable at best from there."""
+    state = world.boot.state()
+    if state.current is None:
+        return "this system was not booted from one of the node's slots"
+    if state.current is Slot.IMAGE and state.primary is Slot.IMAGE:
+        return "the image slot is the primary: there is no other system to go to"
+    if state.current is Slot.WORKING and state.primary is Slot.WORKING and state.tries_left is None:
+        return "the boot loader does not count tries: a reboot would lead to the same system for ever"
+    if state.current is Slot.IMAGE and state.tries_left == 0:
+        return "the working slot used up its tries: there is no other system to go to"
+    world.machine.reboot()
+    return ""

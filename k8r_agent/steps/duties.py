@@ -1,0 +1,166 @@
+"""What a node owes itself when no transaction runs: first boot, a stale arming, a working slot that died.
+
+Every reboot and every task started here is counted on the state partition, so that none of it can go on for ever;
+a node without that partition stays where it is and says why.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from k8r_agent.errors import DiskAmbiguous, K8rError, StateError
+from k8r_agent.model.boot import BootState
+from k8r_agent.model.slots import Slot, SlotState
+from k8r_agent.model.txn import Transaction, TxnState
+from k8r_agent.ports.statefiles import StateFiles
+from k8r_agent.ports.step import World
+from k8r_agent.store import jsonfile
+
+NAME = "duties.json"
+FORMAT = 1
+RETURNS = 3  # reboots to the primary in a row, without having seen it run
+AUTOMATIC = 2  # reinstalls without an operator's word, for one content of the image slot
+
+
+class Action(str, enum.Enum):
+    NONE = "none"
+    DISARM = "disarm"
+    START = "start"  # a task
+    RETURN = "return"  # reboot to the primary, after a grace time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duty:
+    """`why` and `hint` are for people; `status` shows them."""
+
+    action: Action = Action.NONE
+    why: str = ""
+    hint: str = ""
+    task: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """`automatic` maps a digest of the image slot to the reinstalls started by the node itself."""
+
+    returns: int = 0
+    automatic: Mapping[str, int] = field(default_factory=dict)
+
+
+def decide(world: World, last: Transaction | None) -> Duty:
+    """Observes only. `last` is the journal's transaction; while it runs there are no other duties."""
+    if last is not None and last.state is TxnState.RUNNING:
+        return Duty()
+    try:
+        world.disks.assert_writable()
+        state = world.boot.state()
+        if state.current is None:
+            return Duty(why="this system was not booted from one of the node's slots: nothing is done by itself")
+        if state.current is not state.primary:
+            return _not_primary(world, state, last)
+        if state.current is Slot.IMAGE:
+            return _in_image(world, state, last)
+        return Duty(action=Action.DISARM, why="a boot was armed, but nothing is going on") if state.armed else Duty()
+    except DiskAmbiguous as error:
+        return Duty(why=f"{error}: nothing is written", hint=error.hint)
+    except K8rError as error:
+        return Duty(why=str(error), hint=error.hint)
+
+
+def _not_primary(world: World, state: BootState, last: Transaction | None) -> Duty:
+    here, there = state.current, state.primary
+    if not world.files.persistent():
+        return Duty(why=f"the {here} slot runs although {there} is the primary, and there is no state partition to "
+                    "count a reboot on: the node stays here", hint="look at `k8r-agent status`, then reboot by hand")
+    if here is Slot.IMAGE and state.tries_left == 0:
+        return _working_dead(world, last)
+    if counters(world.files).returns >= RETURNS:
+        return Duty(why=f"{RETURNS} reboots to the {there} slot ended in the {here} slot again: the node stays here",
+                    hint="`k8r-agent events` says what was tried; `k8r-agent reinstall` rewrites the working slot")
+    why = f"the {here} slot runs, but {there} is the primary and no transaction is running"
+    if here is Slot.WORKING and last is not None and last.state is TxnState.FAILED:
+        why = f"{last.task} failed ({last.note}): the node goes back to the image slot"
+    return Duty(action=Action.RETURN, why=why, hint="`k8r-agent confirm` keeps a working slot that is in order")
+
+
+def _working_dead(world: World, last: Transaction | None) -> Duty:
+    why = "the working slot used up its boot tries, so the image slot was booted"
+    image = world.slots.status(Slot.IMAGE)
+    offer = Duty(why=why, hint="`k8r-agent reinstall` rewrites it from the image slot; `k8r-agent reboot --slot "
+                 "working` tries it once more")
+    if world.settings.boot.when_working_dead != "reinstall":
+        return offer
+    if image.state is not SlotState.OK:
+        return Duty(why=f"{why}; no reinstall by itself, because the image slot is {image.state}", hint=offer.hint)
+    if counters(world.files).automatic.get(image.digest, 0) >= AUTOMATIC:
+        return Duty(why=f"{why}; {AUTOMATIC} reinstalls of this release did not last, no more by itself",
+                    hint="`k8r-agent events` says what was tried; update to another release")
+    return Duty(action=Action.START, task="reinstall", why=f"{why}: reinstalling as boot.when_working_dead says")
+
+
+def _in_image(world: World, state: BootState, last: Transaction | None) -> Duty:
+    """The image slot is the primary: first boot, or a task that failed after its point of no return."""
+    if world.slots.status(Slot.WORKING).state is SlotState.UNKNOWN and (last is None or last.task == "first-boot"):
+        return _first_boot(world, last)
+    if state.armed:
+        return Duty(action=Action.DISARM, why="a boot was armed, but nothing is going on")
+    note = f"{last.task} {last.state}: {last.note}" if last else "the working slot is not in order"
+    return Duty(why=f"the node stays in the image slot ({note})",
+                hint="`k8r-agent reinstall` rewrites the working slot")
+
+
+def _first_boot(world: World, last: Transaction | None) -> Duty:
+    if world.state.marker() is not None and not world.files.persistent():
+        return Duty(why="the state partition was initialised once but cannot be mounted: nothing is formatted",
+                    hint="`k8r-agent status` says why; repair it or replace the disk")
+    if last is not None and last.state is not TxnState.RUNNING:
+        return Duty(why=f"the first boot {last.state}: {last.note}",
+                    hint="mend the cause, then run `k8r-agent first-boot`")
+    return Duty(action=Action.START, task="first-boot", why="the disk was never set up")
+
+
+# counting
+
+
+def counters(files: StateFiles) -> Counters:
+    """A damaged file counts as the limit reached: rather stay than loop."""
+    try:
+        record = jsonfile.load(files, NAME, format_now=FORMAT) or {}
+        automatic = record.get("automatic", {})
+        return Counters(returns=int(record.get("returns", 0)),
+                        automatic={str(k): int(v) for k, v in automatic.items()})
+    except (StateError, ValueError, TypeError, AttributeError):
+        return Counters(returns=RETURNS)
+
+
+def save(files: StateFiles, value: Counters) -> None:
+    record: dict[str, Any] = {"format": FORMAT, "returns": value.returns, "automatic": dict(value.automatic)}
+    files.write(NAME, jsonfile.encode(record))
+
+
+def count_return(files: StateFiles) -> None:
+    """Durable before the reboot that it counts."""
+    now = counters(files)
+    save(files, Counters(returns=now.returns + 1, automatic=now.automatic))
+
+
+def primary_runs(files: StateFiles) -> None:
+    now = counters(files)
+    if now.returns:
+        save(files, Counters(automatic=now.automatic))
+
+
+def count_automatic(files: StateFiles, digest: str) -> None:
+    now = counters(files)
+    save(files, Counters(returns=now.returns, automatic={digest: now.automatic.get(digest, 0) + 1}))
+
+
+def operator_spoke(files: StateFiles) -> None:
+    """A request by hand gives the node its automatic attempts back."""
+    now = counters(files)
+    if now.automatic or now.returns:
+        save(files, Counters())
