@@ -154,3 +154,28 @@ TABLE: tuple[Setting, ...] = (
 )
 
 BY_NAME = {row.name: row for row in TABLE}
+
+
+def toml_text(row: Setting, value: object) -> str:
+    """A value as it would be written in a file; sizes and durations with the largest unit that keeps them exact."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if row.kind == "size":
+        return _with_unit(int(str(value)), (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)))
+    if row.kind == "duration":
+        return _with_unit(int(float(str(value))), (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)))
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_quoted(item) for item in value) + "]"
+    return _quoted(value) if isinstance(value, str) else str(value)
+
+
+def _with_unit(number: int, units: tuple[tuple[str, int], ...]) -> str:
+    name, factor = next(((n, f) for n, f in units if number and number % f == 0), units[-1])
+    return f'"{number // factor}{name}"'
+
+
+def _quoted(value: object) -> str:
+    """TOML's basic strings are JSON's."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,99 @@
+"""boot health, confirm, deadline: what the units of a boot call.
+
+health ends when the slot is well (boot-complete.target follows), confirm refills the tries after that, and deadline
+leaves a boot that never gets there.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from k8r_agent.cli.console import Console
+from k8r_agent.errors import Exit, HealthFailed, K8rError
+from k8r_agent.model.boot import BootState
+from k8r_agent.model.slots import Slot
+from k8r_agent.model.txn import Event
+
+if TYPE_CHECKING:
+    from k8r_agent.cli.node import Node
+
+INTERVAL = 5.0  # seconds between looks
+MARGIN = 30.0  # seconds before the deadline at which health gives up, so that its reason is logged before the reboot
+COMPLETE = "boot-complete.target"
+
+
+def run_health(args: Namespace, console: Console, node: Node) -> int:
+    """Waits until every check is good. Raises HealthFailed naming those that are not when the time is up."""
+    machine = node.world.machine
+    end = node.lenient()[0].boot.deadline - MARGIN
+    told: tuple[str, ...] = ()
+    while True:
+        checks = machine.health()
+        bad = tuple(f"{check.name}: {check.detail}" for check in checks if not check.ok)
+        if not bad:
+            console.say(*(f"{check.name}: {check.detail}" for check in checks))
+            console.result({"healthy": True, "checks": [_check(c.name, c.ok, c.detail) for c in checks]})
+            return Exit.OK
+        if bad != told:
+            told = bad
+            console.note(*(f"waiting for {what}" for what in bad))
+        if machine.monotonic() + INTERVAL > end:
+            raise HealthFailed("this boot is not well", why="; ".join(bad), hint="k8r-recovery(7)")
+        node.sleep(INTERVAL)
+
+
+def _check(name: str, ok: bool, detail: str) -> dict[str, object]:
+    return {"name": name, "ok": ok, "detail": detail}
+
+
+def run_confirm(args: Namespace, console: Console, node: Node) -> int:
+    """Only the primary has tries to refill. A try-boot is confirmed by the task that asked for it."""
+    state = node.world.boot.state()
+    refill = state.current is state.primary
+    if refill:
+        node.world.boot.refill_tries()
+    console.say(f"the {state.current} slot is up" + (", its tries are full again" if refill else
+                                                     f"; the primary is {state.primary}"))
+    console.result({"slot": str(state.current), "refilled": refill})
+    return Exit.OK
+
+
+def run_deadline(args: Namespace, console: Console, node: Node) -> int:
+    """Reboots only where another slot or a counted try is behind it: a node without either stays reachable."""
+    machine, deadline = node.world.machine, node.lenient()[0].boot.deadline
+    while machine.monotonic() < deadline:
+        if node.unit_active(COMPLETE):
+            return Exit.OK
+        node.sleep(min(INTERVAL, max(0.1, deadline - machine.monotonic())))
+    if node.unit_active(COMPLETE):
+        return Exit.OK
+    try:
+        stay = _reason_to_stay(node.world.boot.state(), persistent=node.files.persistent())
+    except K8rError as error:
+        stay = f"the boot loader cannot be asked ({error})"
+    what = f"this boot was not complete after {deadline:.0f} s"
+    _remember(node, f"{what}; " + (f"the node stays up: {stay}" if stay else "rebooting"))
+    console.note(what + (f"; staying up: {stay}" if stay else "; rebooting"))
+    console.result({"rebooting": not stay, "why": stay})
+    if not stay:
+        machine.reboot()
+    return Exit.OK
+
+
+def _reason_to_stay(state: BootState, *, persistent: bool) -> str:
+    if state.current is None:
+        return "it was not booted from one of its slots"
+    if state.current is Slot.IMAGE and state.primary is Slot.IMAGE:
+        return "the image slot is the primary, there is nothing behind it"
+    if not persistent:
+        return "there is no state partition, so no attempt can be counted"
+    if state.current is state.primary and state.tries_left is None:
+        return "the boot loader counts no tries, it would boot the same again for ever"
+    return ""
+
+
+def _remember(node: Node, message: str) -> None:
+    machine = node.world.machine
+    node.events.append(Event(time=machine.now(), txn="", task="", step="", kind="failed", message=message,
+                             boot_id=machine.boot_id()))

@@ -1,0 +1,72 @@
+"""--foreground: the runner's work in this process, with its progress on this terminal. Ctrl-C stops it between two
+pieces of work; the transaction then goes on when the runner starts the next time."""
+
+from __future__ import annotations
+
+import signal
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from k8r_agent.cli.console import Console
+from k8r_agent.cli.follow import outcome
+from k8r_agent.cli.progress import ProgressLine
+from k8r_agent.engine import Outcome
+from k8r_agent.errors import Exit, K8rError
+from k8r_agent.runner import Runner
+
+if TYPE_CHECKING:
+    from k8r_agent.cli.node import Node
+
+
+class LineReporter:
+    """The Reporter of a person's terminal."""
+
+    def __init__(self, line: ProgressLine) -> None:
+        self._line, self._text = line, ""
+
+    def status(self, text: str) -> None:
+        self._text = text
+        self._line.update(text)
+
+    def progress(self, done: int, total: int) -> None:
+        self._line.update(self._text, done, total)
+
+
+def run_here(task: str, request_args: Mapping[str, str], args: Namespace, console: Console, node: Node) -> int:
+    """Submits, then runs the queue until it is empty. Raises Busy when a runner works already."""
+    from k8r_agent.cli.submit import requested_by
+
+    line = ProgressLine(console.err)
+    world = node.world
+    world.report = LineReporter(line)
+    with stoppable() as stop:
+        runner = Runner(world, tasks=node.tasks, lock=node.lock, sleep=time.sleep, stop=lambda: bool(stop))
+        request = node.submit(task, request_args, requested_by())
+        result = runner.run()
+    line.end()
+    if result is Outcome.REBOOTING:
+        console.say("the node reboots now and goes on by itself")
+        return Exit.OK
+    if result is Outcome.STOPPED:
+        console.note("stopped; it goes on when the runner starts again (systemctl start k8r-runner)")
+        return Exit.FAILED
+    ended = node.transaction()
+    if ended is None or ended.id != request:
+        raise K8rError("the request was not run", hint="k8r-agent events")
+    return outcome(ended, console, exit_77=args.exit_77)
+
+
+@contextmanager
+def stoppable() -> Iterator[list[int]]:
+    """A list that is no longer empty once somebody asked to stop."""
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number))
+              for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,140 @@
+"""What `status` shows: gathered part by part, so that one broken part never hides the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from k8r_agent.errors import K8rError
+from k8r_agent.model.boot import BootFacts, BootState
+from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from k8r_agent.model.txn import Request, Transaction, TxnState
+
+if TYPE_CHECKING:
+    from k8r_agent.cli.node import Node
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """`problems` are (what, hint). Unknown parts are None."""
+
+    hostname: str
+    role: str
+    now: float
+    facts: BootFacts | None
+    boot: BootState | None
+    slots: dict[Slot, SlotStatus]
+    persistent: bool
+    last: Transaction | None
+    position: str  # the step a running transaction is at
+    queued: tuple[Request, ...]
+    floor: int
+    source: str
+    problems: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def current(self) -> Slot | None:
+        if self.boot and self.boot.current:
+            return self.boot.current
+        return self.facts.slot if self.facts else None
+
+
+def gather(node: Node) -> Report:
+    problems: list[tuple[str, str]] = []
+
+    def attempt(ask: Callable[[], T], otherwise: T) -> T:
+        try:
+            return ask()
+        except K8rError as error:
+            problems.append((str(error), error.hint))
+            return otherwise
+
+    settings, mistakes = node.lenient()
+    facts = attempt(node.facts, None)
+    last = attempt(node.transaction, None)
+    report = Report(
+        hostname=node.hostname(), role=settings.node.role, now=node.now(), facts=facts,
+        boot=attempt(node.boot_state, None) if facts else None,
+        slots={slot: attempt(lambda slot=slot: node.slots.status(slot), SlotStatus())  # type: ignore[misc]
+               for slot in (Slot.WORKING, Slot.IMAGE)},
+        persistent=node.files.persistent(), last=last, position=node.position() if last else "",
+        queued=attempt(node.queue.pending, ()), floor=attempt(node.slots.release_floor, 0),
+        source=settings.update.source,
+    )
+    problems += _found(report)
+    if mistakes:
+        number = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        problems.append((f"the configuration has {number}; updates and reinstalls wait until it is corrected",
+                         "k8r-agent config check"))
+    return Report(**{**report.__dict__, "problems": tuple(problems)})
+
+
+def _found(report: Report) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    facts = report.facts
+    if facts is None:
+        return found
+    if facts.duplicate:
+        found.append((f"{facts.duplicate} carries the same IDs as this node's disk; nothing is written to either",
+                      "remove one of the disks and reboot"))
+    if not report.persistent:
+        why = facts.state.removeprefix("failed:") if facts.state.startswith("failed") else "there is none"
+        found.append((f"no state partition ({why}): nothing that must survive a reboot can be remembered",
+                      "k8r-recovery(7)" if facts.state.startswith("failed") else ""))
+    if facts.watchdog is None:
+        found.append(("no watchdog: a hang of the kernel needs a person", ""))
+    return found
+
+
+def running(report: Report) -> bool:
+    return report.last is not None and report.last.state is TxnState.RUNNING
+
+
+def advice(report: Report) -> str:
+    """The one thing to do next. The order is that of urgency."""
+    if report.facts is None:
+        return "this system was not booted by k8r; its disk is left alone"
+    if report.facts.duplicate:
+        return "two disks carry the same IDs: remove one and reboot"
+    if running(report) and report.last:
+        return f"{report.last.task} is running: `k8r-agent task watch`"
+    if report.queued:
+        return f"{report.queued[0].task} is queued: `k8r-agent task watch`"
+    return _by_slot(report) or _by_last(report) or _by_release(report) or "nothing to do"
+
+
+def _by_slot(report: Report) -> str:
+    """A node that runs from the image slot outside a transaction wants attention first."""
+    working, image, boot = report.slots[Slot.WORKING], report.slots[Slot.IMAGE], report.boot
+    if report.current is Slot.IMAGE:
+        if working.state is SlotState.PENDING:
+            return "the working slot is half written: `k8r-agent reinstall` writes it again"
+        if boot and boot.primary is Slot.WORKING:
+            return "the working slot did not come up: `k8r-agent reboot --slot working` tries it again, " \
+                   "`k8r-agent reinstall` rewrites it"
+        return "the node runs from the image slot: `k8r-agent reinstall` makes a working slot"
+    if boot and report.current is Slot.WORKING and boot.primary is Slot.IMAGE:
+        return "the next boot goes to the image slot: `k8r-agent confirm` keeps this system"
+    if boot and boot.armed:
+        return f"the next boot goes to the {boot.armed} slot, once: `k8r-agent reboot`"
+    if image.state is SlotState.PENDING:
+        return "the image slot is half written: `k8r-agent update` writes it again"
+    return ""
+
+
+def _by_last(report: Report) -> str:
+    last = report.last
+    if last is None or last.state is not TxnState.FAILED:
+        return ""
+    return f"the last {last.task} failed: see `k8r-agent events`, then `k8r-agent task retry`"
+
+
+def _by_release(report: Report) -> str:
+    working, image = report.slots[Slot.WORKING], report.slots[Slot.IMAGE]
+    if image.state is SlotState.OK and image.digest and working.digest and image.digest != working.digest:
+        name = f"{image.version} (release {image.release})" if image.version else f"release {image.release}"
+        return f"{name} is in the image slot: `k8r-agent reinstall` installs it"
+    return ""

@@ -1,0 +1,66 @@
+"""rollback: back to the release before. What that means depends on how far the newer one got."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from k8r_agent.cli import losses, render
+from k8r_agent.cli.console import Console
+from k8r_agent.cli.parser import add_run_options, add_yes
+from k8r_agent.cli.reinstall import consent, measure
+from k8r_agent.cli.submit import refuse_when_busy, submit
+from k8r_agent.cli.update import resolve
+from k8r_agent.errors import NothingToDo
+from k8r_agent.model.slots import Slot
+from k8r_agent.model.units import format_size
+
+if TYPE_CHECKING:
+    from k8r_agent.cli.node import Node
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", metavar="DIR|URL",
+                        help="the older bundle; without it, where the kept manifest came from")
+    add_yes(parser)
+    add_run_options(parser)
+
+
+def run(args: Namespace, console: Console, node: Node) -> int:
+    node.require_root("rollback")
+    node.settings()
+    release, source = previous(node, args.source)
+    request = {"release": str(release), "source": source} if release else {"source": source}
+    if args.dry_run:
+        return submit("rollback", request, args, console, node)
+    refuse_when_busy(node)
+    consent(args, console, _announcement(node, release, source), "Roll this node back?")
+    return submit("rollback", request, args, console, node)
+
+
+def previous(node: Node, given: str | None) -> tuple[int, str]:
+    """The kept release that is not the working one, and where its bundle was. Raises NothingToDo."""
+    working = node.slots.status(Slot.WORKING).release
+    older = [r for r in node.slots.kept_releases() if r < working]
+    if given:
+        return (older[0] if older else 0), resolve(given, "")
+    if not older:
+        raise NothingToDo("there is no release to go back to", why="no older manifest is kept on this node",
+                          hint="k8r-agent rollback DIR|URL with the older bundle")
+    raw = node.slots.kept(older[0], "source") or b""
+    return older[0], resolve(None, raw.decode(errors="replace").strip())
+
+
+def _announcement(node: Node, release: int, source: str) -> list[str]:
+    name = f"release {release}" if release else "the release"
+    lost = measure(node)
+    lines = [f"{name} from {source} is written into the image slot, then the working slot "
+             f"({_working(node)}) is rewritten with it.", "", "Lost, with everything else on the working slot:"]
+    lines += render.table([(f"  {loss.what}", format_size(loss.size)) for loss in lost or ()]) or \
+        ["  what it holds cannot be seen from here"]
+    return [*lines, "", "Kept:", *(f"  {what}" for what in losses.KEPT), "", "The machine reboots twice."]
+
+
+def _working(node: Node) -> str:
+    status = node.slots.status(Slot.WORKING)
+    return render.release(status.release, status.version)

@@ -1,0 +1,54 @@
+"""update: a newer release into the image slot."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k8r_agent.cli.console import Console
+from k8r_agent.cli.parser import add_run_options
+from k8r_agent.cli.submit import submit
+from k8r_agent.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from k8r_agent.cli.node import Node
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", metavar="DIR|URL",
+                        help="the bundle; without it, update.source of the configuration")
+    parser.add_argument("--if-auto", action="store_true",
+                        help="do nothing unless update.auto is set (the timer calls it so)")
+    add_run_options(parser)
+
+
+def run(args: Namespace, console: Console, node: Node) -> int:
+    node.require_root("update")
+    settings = node.settings()
+    if args.if_auto and not settings.update.auto:
+        console.say("update.auto is not set: nothing to do")
+        console.result({"nothing_to_do": "update.auto is not set"})
+        return Exit.NOTHING_TO_DO if args.exit_77 else Exit.OK
+    source = resolve(args.source, settings.update.source)
+    return submit("update", {"source": source}, args, console, node)
+
+
+def resolve(given: str | None, configured: str) -> str:
+    """An http(s) prefix as it is, a directory as an absolute path. Raises UsageError."""
+    source = given or configured
+    if not source:
+        raise UsageError("where is the bundle?", why="no argument was given and update.source is not set",
+                         hint="k8r-agent update DIR|URL, or set update.source in /etc/k8r/agent.toml")
+    if "://" in source:
+        from k8r_agent.config.readers import source as read
+
+        try:
+            return str(read(source))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    path = Path(source)
+    if not path.is_dir():
+        hint = "give the directory that holds manifest.toml" if path.exists() else ""
+        raise UsageError(f"{source} is not a directory", hint=hint)
+    return str(path.resolve())
