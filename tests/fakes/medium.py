@@ -27,7 +27,6 @@ class Medium:
     writes: int = 0
     keeps_nothing: bool = False  # a device that accepts writes and forgets them: its cache shows them, the medium not
     fail_at: int = -1  # number of the write that raises EIO
-    cached: bool = True
     point: Callable[[str], None] = nowhere
 
     def read(self, offset: int, length: int) -> bytes:
@@ -68,9 +67,6 @@ class Medium:
 
     def copy(self) -> Medium:
         return Medium(self.size, self.sector, dict(self.durable), dict(self.pending))
-
-    def bytes(self) -> bytes:
-        return self.read(0, self.size)
 
     def _at(self, n: int) -> bytes:
         return self.pending.get(n) or self.durable.get(n) or bytes(self.sector)

@@ -125,7 +125,7 @@ def test_cuts_while_a_cut_is_mended() -> None:
 def test_a_whole_physical_sector_or_copy_is_lost(lost: str) -> None:
     """A drive with 4096-byte physical sectors can lose eight logical ones at once: MBR, header and entries. While
     they are being written the backup is complete; afterwards one copy is enough for a repair."""
-    after, epochs = recorded(flashed_gpt(SIZE))
+    after, _ = recorded(flashed_gpt(SIZE))
     new = tablereader.linux(after)
     span = {"sectors 0-7": range(8), "primary": range(1, 34), "backup": range(SIZE // 512 - 33, SIZE // 512)}[lost]
     for n in span:

@@ -1,0 +1,37 @@
+"""partition-disk: the whole disk belongs to the node."""
+
+from __future__ import annotations
+
+import uuid
+
+from k8r_agent.model.layout import STATE, WORKING
+from k8r_agent.model.partitioning import Layout, plan
+from k8r_agent.ports.step import World
+
+
+class PartitionDisk:
+    """Grow the image slot, add the working slot and the state partition, give disk and partitions fresh IDs: one
+    table, written once. An interrupted write is recognised by the table itself and finished."""
+
+    name = "partition-disk"
+    summary = "use the whole disk: grow the image slot, make room for working slot and state"
+
+    def done(self, world: World) -> bool:
+        disk = world.disks.own()
+        parts = (disk.partition(WORKING), disk.partition(STATE))
+        return not disk.fault and all(p is not None and p.device is not None for p in parts)
+
+    def apply(self, world: World) -> None:
+        """Raises DiskTooSmall, DiskAmbiguous, DiskError."""
+        world.disks.assert_writable()
+        disk = world.disks.own()
+        wanted = plan(disk, image_size=world.settings.disk.image_size, state_size=world.settings.disk.state_size,
+                      role=world.settings.node.role, new_id=lambda: str(uuid.uuid4()))
+        if wanted is None:
+            if not disk.fault:
+                return
+            world.report.status(f"mending the partition table ({disk.fault})")
+            wanted = Layout(id=disk.id, partitions=disk.partitions)
+        elif wanted.note:
+            world.report.status(wanted.note)
+        world.disks.write_table(disk, wanted.partitions, new_id=wanted.id)
