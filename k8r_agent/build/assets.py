@@ -1,0 +1,85 @@
+"""A slot's boot assets: what lies in image/a on the boot partition, and travels as boot.tar."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from k8r_agent.errors import BuildError, UsageError
+from k8r_agent.model.boot import BootAssets
+
+NAMES = ("vmlinuz", "initrd.img", "cmdline", "release")
+MAX_CMDLINE = 300  # bytes: with the arguments of the boot protocol a systemd-boot entry must fit one sector
+_OURS = re.compile(r"(?:^|\s)(root|boot|ro|rw|k8r\.[a-z.]+|panic|fsck\.mode|systemd\.gpt_auto|init)(?:=|\s|$)")
+
+
+def check_cmdline(text: str) -> str:
+    """One line, not too long, and without the arguments that the boot protocol itself sets. Raises UsageError."""
+    text = " ".join(text.split())
+    if not text.isascii() or not text.isprintable():
+        raise UsageError("--cmdline: only printable ASCII", why=f"{text!r}")
+    if len(text) > MAX_CMDLINE:
+        raise UsageError(f"--cmdline is {len(text)} bytes long", why=f"at most {MAX_CMDLINE} fit")
+    if match := _OURS.search(text):
+        raise UsageError(f"--cmdline: {match[1]} is set by the boot protocol")
+    return text
+
+
+def from_tree(tree: Path, *, kernel_version: str, cmdline: str, release: int) -> BootAssets:
+    return BootAssets(kernel=(tree / f"boot/vmlinuz-{kernel_version}").read_bytes(),
+                      initrd=(tree / f"boot/initrd.img-{kernel_version}").read_bytes(),
+                      cmdline=cmdline, release=str(release))
+
+
+def files(assets: BootAssets) -> dict[str, bytes]:
+    """File name → content, in the order of NAMES."""
+    contents = (assets.kernel, assets.initrd, f"{assets.cmdline}\n".encode(), f"{assets.release}\n".encode())
+    return dict(zip(NAMES, contents, strict=True))
+
+
+def write_directory(assets: BootAssets, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in files(assets).items():
+        (directory / name).write_bytes(data)
+
+
+def read_directory(directory: Path) -> BootAssets:
+    """Raises BuildError when a file is missing or empty."""
+    found = {name: (directory / name).read_bytes() for name in NAMES if (directory / name).is_file()}
+    return _from_files(found, str(directory))
+
+
+def _from_files(found: Mapping[str, bytes], where: str) -> BootAssets:
+    for name in NAMES:
+        if not found.get(name):
+            raise BuildError(f"{where} holds no complete boot assets", why=f"{name} is missing or empty")
+    return BootAssets(kernel=found["vmlinuz"], initrd=found["initrd.img"], cmdline=found["cmdline"].decode().strip(),
+                      release=found["release"].decode().strip())
+
+
+def from_tar(data: bytes) -> BootAssets:
+    """Raises BuildError when it is no tar of complete boot assets."""
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for info in tar:
+                file = tar.extractfile(info) if info.isfile() else None
+                if file is not None:
+                    found[info.name] = file.read()
+    except tarfile.TarError as error:
+        raise BuildError("the boot assets are no tar archive", why=str(error)) from None
+    return _from_files(found, "boot.tar")
+
+
+def to_tar(assets: BootAssets, epoch: int) -> bytes:
+    """A flat tar, the same bytes for the same assets."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in files(assets).items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(data), epoch, 0o644
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
