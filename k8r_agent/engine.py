@@ -39,6 +39,7 @@ PERMANENT = (Refused, Protected, DiskAmbiguous, ConfigError, BundleError, NoStat
 LAST_ERROR = "last-error"  # fact: what the latest failed attempt said, for the note that ends the transaction
 _PAUSE, _LONGEST_PAUSE = 2, 60  # seconds before a second attempt, doubled for each later one
 _POSITION_TRIES = 3
+_MARGIN = 60.0  # seconds: a step that can end itself at its limit is not killed for it
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +66,12 @@ class HookRunner(Protocol):
 class Engine:
     def __init__(self, *, world: World, task: Task, steps: Mapping[str, Step], hooks: HookRunner | None = None,
                  sleep: Callable[[float], None] = lambda seconds: None,
-                 stop: Callable[[], bool] = lambda: False) -> None:
+                 stop: Callable[[], bool] = lambda: False,
+                 allow: Callable[[float], None] = lambda seconds: None) -> None:
+        """`allow` learns how many seconds the next piece of work may take: what feeds the service watchdog asks."""
         self.world, self.task, self.steps = world, task, steps
         self._hooks = hooks or Hooks(None)
-        self._sleep, self._stop = sleep, stop
+        self._sleep, self._stop, self._allow = sleep, stop, allow
         self._journal, self._events = Journal(world.files), EventLog(world.files)
 
     def drive(self, txn: Transaction) -> Outcome:
@@ -139,6 +142,7 @@ class Engine:
         try:
             message = self._apply(step, name)
         except RebootRequested as reboot:
+            self._allow(_MARGIN * 10)
             return self._reboot(name, str(reboot))
         except Stopped:
             self._event(name, "failed", "the agent was asked to stop", self._since(started))
@@ -165,7 +169,9 @@ class Engine:
             return "nothing to do"
         self._before(name)
         self.world.report.status(step.summary)
-        _guard(self.world).deadline = self.world.machine.monotonic() + self.task.rule(name).timeout
+        timeout = self.task.rule(name).timeout
+        _guard(self.world).deadline = self.world.machine.monotonic() + timeout
+        self._allow(timeout + _MARGIN)
         with self.world.machine.inhibit(f"{self._txn.task}: {step.summary}"):
             step.apply(self.world)
         if not step.done(self.world):

@@ -149,22 +149,25 @@ class _Parser:
 
     def _one_of(self, name: str, known: tuple[str, ...], key: str, what: str, *, section: str = "") -> None:
         if name not in known:
-            line = self._line(name, section, key.removeprefix("step."))
+            line = self._line(key if key == f"step.{name}" else name, section, key)
             raise TaskFileError(f"{name!r} {what}", where=f"{self._path}:{line}", hint=_nearest(name, known))
 
     def _fault(self, key: str, message: str, *, section: str = "", hint: str = "") -> TaskFileError:
         return TaskFileError(message, where=f"{self._path}:{self._line(key, section, key)}", hint=hint)
 
     def _line(self, word: str, section: str, key: str) -> int:
-        """Where `word` stands in its section, else where the key does, else the section's head, else line 1:
-        the TOML library keeps no positions."""
+        """Where `word` stands after `key` in its section, else where the key does, else the section's head: the TOML
+        library keeps no positions."""
         head = next((i for i, line in enumerate(self._lines) if line.strip() == f"[{section}]"), 0) if section else 0
-        for wanted in (word, key):
-            pattern = re.compile(rf"(?<![\w-]){re.escape(wanted)}(?![\w-])")
-            for number, line in enumerate(self._lines[head:], head + 1):
-                if pattern.search(line.split("#")[0]):
-                    return number
-        return head + 1
+        at_key = self._find(key, head)
+        if at_key is None:
+            return head + 1
+        at_word = self._find(word, at_key)
+        return (at_key if at_word is None else at_word) + 1
+
+    def _find(self, word: str, start: int) -> int | None:
+        pattern = re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
+        return next((n for n in range(start, len(self._lines)) if pattern.search(self._lines[n].split("#")[0])), None)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
