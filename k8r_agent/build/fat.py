@@ -19,8 +19,9 @@ def make(disk: Path, *, offset: int, size: int, files: Mapping[str, bytes], seed
          commands: FullCommands) -> None:
     """FAT32 of `size` bytes at `offset` in `disk`, with `files` (path → content). `stage` is scratch space."""
     env = {"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC", "MTOOLSRC": os.devnull, "MTOOLS_SKIP_CHECK": "1"}
-    commands.run(["mkfs.vfat", "-F", "32", "-s", "8", "-S", "512", "-n", LABELS[BOOT], "-i", volume_id(seed),
-                  "--offset", str(offset // 512), str(disk), str(size // 1024)], env=env)
+    # --invariant fixes the time of the label, and sets an id of its own unless -i comes after it.
+    commands.run(["mkfs.vfat", "--invariant", "-F", "32", "-s", "8", "-S", "512", "-n", LABELS[BOOT],
+                  "-i", volume_id(seed), "--offset", str(offset // 512), str(disk), str(size // 1024)], env=env)
     image = f"{disk}@@{offset}"
     directories = sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."})
     if directories:
