@@ -137,7 +137,8 @@ class ServiceReporter:
         temporary = self._channel.with_suffix(".tmp")
         with contextlib.suppress(OSError):
             temporary.write_text(json.dumps({
-                "text": text, "what": self.prefix + self._text, "done": done, "total": total, "time": time.time()}))
+                "text": text, "what": self.prefix + self._text, "done": done, "total": total,
+                                             "time": time.time()}))
             temporary.replace(self._channel)
 
 

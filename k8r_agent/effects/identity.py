@@ -1,0 +1,332 @@
+"""What makes a node itself: kept on the state partition, put back into every freshly written system.
+
+Copies, not bind mounts, with one exception. passwd, shadow and hostname are replaced by rename, which fails on a
+bound file; a bound directory would be empty on a node whose state partition cannot be read, and take SSH away with
+it. So k8r-identity.path captures within seconds of a change, and so do every shutdown and every reinstall; each copy
+is replaced as a whole. The exception is /etc/k8r, which the initramfs binds: the agent's own settings must be the
+same in both slots while they change.
+
+A working slot that was once given the identity (STAMP) is then the truth, and the state partition its copy: a user
+deleted just before a power cut does not come back. What k8r.toml says is applied at every boot, into /run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from k8r_agent.config.settings import Settings
+from k8r_agent.effects import accounts
+from k8r_agent.effects.placing import place, read
+from k8r_agent.errors import CommandFailed, K8rError, StateError
+from k8r_agent.ports.commands import Commands
+from k8r_agent.ports.statefiles import StateFiles
+
+log = logging.getLogger("k8r-agent")
+
+STAMP = "etc/k8r-identity.applied"  # on the slot's own file system, so a fresh copy of the image has none
+NETWORK = {
+    "systemd": "etc/systemd/network", "netplan": "etc/netplan",
+    "NetworkManager": "etc/NetworkManager/system-connections",
+    "ifupdown": "etc/network", "ifupdown.d": "etc/network/interfaces.d",
+}
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
+_ACCOUNTS = {"passwd": 0o644, "shadow": 0o640, "group": 0o644, "gshadow": 0o640}
+_MAX = 1 << 20  # bytes of one file worth keeping
+
+
+class NodeIdentity:
+    """The Identity port, and apply(), which the boot needs before anything else runs."""
+
+    def __init__(self, *, files: StateFiles, settings: Settings | None = None, commands: Commands | None = None,
+                 root: Path = Path("/"), store: Callable[[], Path] | None = None,
+                 set_hostname: Callable[[str], None] = socket.sethostname) -> None:
+        self._files, self._settings, self._commands = files, settings or Settings(), commands
+        self._root, self._store, self._set_hostname = root, store, set_hostname
+
+    # capture
+
+    def capture(self) -> None:
+        """In the image slot only when nothing is kept yet (first boot): its overlay forgets, and knows less than the
+        copy. Raises StateError."""
+        if self._image_slot() and self._kept("machine-id") is not None:
+            return
+        found = self._collect()
+        for name, (data, mode) in found.items():
+            if self._files.read(f"identity/{name}") != data:
+                self._files.write(f"identity/{name}", data)
+            self._chmod(name, mode)
+        for name in self._names():
+            if name not in found and not self._bound(name):
+                self._files.remove(f"identity/{name}")
+
+    def captured(self) -> bool:
+        """In the working slot: what is kept is what the system has now."""
+        if self._image_slot():
+            return self._kept("machine-id") is not None
+        found = self._collect()
+        kept = {name for name in self._names() if not self._bound(name)}
+        return bool(found) and kept == set(found) and all(
+            self._files.read(f"identity/{name}") == data for name, (data, _) in found.items())
+
+    def _collect(self) -> dict[str, tuple[bytes, int]]:
+        found: dict[str, tuple[bytes, int]] = {}
+        machine_id = (read(self._root / "etc/machine-id") or b"").decode("ascii", "replace").strip()
+        if _MACHINE_ID.fullmatch(machine_id):
+            found["machine-id"] = (machine_id.encode() + b"\n", 0o600)
+        if name := self._hostname():
+            found["hostname"] = (name.encode() + b"\n", 0o600)
+        for path in sorted((self._root / "etc/ssh").glob("ssh_host_*_key*")):
+            self._take(found, f"ssh/{path.name}", path)
+        people = accounts.pick(self._accounts())
+        found["users.json"] = (people.to_json(), 0o600)
+        for user, home in self._homes(people):
+            self._take(found, f"authorized_keys/{user}", home / ".ssh/authorized_keys")
+        for kind, directory in NETWORK.items():
+            for path in sorted((self._root / directory).glob("*")):
+                self._take(found, f"network/{kind}/{path.name}", path)
+        top = self._root / "etc/k8r"
+        for directory, _, leaves in os.walk(top):
+            for leaf in leaves if not self._bound("etc-k8r/") else ():
+                path = Path(directory, leaf)
+                self._take(found, f"etc-k8r/{path.relative_to(top)}", path)
+        return found
+
+    def _bound(self, name: str) -> bool:
+        """/etc/k8r is its copy already, bound by the initramfs: nothing to copy, and above all nothing to remove."""
+        if self._store is None or not name.startswith("etc-k8r/"):
+            return False
+        try:
+            return os.path.samefile(self._root / "etc/k8r", self._store() / "identity/etc-k8r")
+        except OSError:
+            return False
+
+    def _take(self, found: dict[str, tuple[bytes, int]], name: str, path: Path) -> None:
+        """Regular files only: what a link points to belongs to somebody else."""
+        if path.is_symlink() or not path.is_file() or name.endswith(".tmp"):
+            return
+        status = path.stat()
+        if status.st_size > _MAX:
+            log.warning("%s is too large to be kept as identity", path)
+            return
+        data = read(path)
+        if data is not None:
+            found[name] = (data, 0o755 if status.st_mode & 0o100 else 0o644)
+
+    def _names(self, below: str = "") -> tuple[str, ...]:
+        """All kept files, relative to identity/."""
+        return tuple(sorted(self._walk(below)))
+
+    def _walk(self, below: str) -> Iterator[str]:
+        for name in self._files.names(f"identity/{below}".rstrip("/")):
+            path = f"{below}/{name}".lstrip("/")
+            inner = list(self._walk(path))
+            if inner:
+                yield from inner
+            elif self._kept(path) is not None:
+                yield path
+
+    def _kept(self, name: str) -> bytes | None:
+        try:
+            return self._files.read(f"identity/{name}")
+        except StateError:
+            return None  # a directory
+
+    def _chmod(self, name: str, mode: int) -> None:
+        """/etc/k8r is used in place after the initramfs has bound it: hooks must stay executable, and the settings
+        readable for `k8r-agent check`, which is nobody. Everything else stays 0600."""
+        if self._store is None or not name.startswith("etc-k8r/"):
+            return
+        path = self._store() / "identity" / name
+        for part in (path.parent, *path.parent.parents):
+            os.chmod(part, 0o755)
+            if part.name == "etc-k8r":
+                break
+        os.chmod(path, mode)
+
+    # apply
+
+    def apply(self) -> tuple[str, ...]:
+        """At every boot of either slot, before the network and sshd. Goes on after a failure and reports all of them
+        in the end; without a state partition what k8r.toml says still holds. Returns what was changed."""
+        done: list[str] = []
+        failed: list[str] = []
+        parts: list[Callable[[], Iterator[str]]] = [self._apply_hostname, self._apply_access, self._apply_network]
+        stamped = (self._root / STAMP).exists()
+        if not stamped:
+            parts = [self._restore_users, self._restore_keys, self._restore_network, *parts]
+        for part in [*parts, self._apply_host_keys]:
+            try:
+                done.extend(part())
+            except (OSError, ValueError, K8rError) as error:
+                log.error("identity: %s", error)
+                failed.append(str(error))
+        if not stamped and not failed and self._kept("users.json") is not None:
+            place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")
+        if failed:
+            raise StateError("the node's identity could not be applied completely", why="; ".join(failed))
+        return tuple(done)
+
+    def _apply_hostname(self) -> Iterator[str]:
+        """k8r.toml, else what was kept, else what the system has, else a name of its own (DHCP servers and people
+        tell nodes apart by it). Derived, because a machine-id is not to be shown (machine-id(5))."""
+        kept = (self._kept("hostname") or b"").decode("ascii", "replace").strip()
+        name = self._settings.node.hostname or (kept if _HOSTNAME.fullmatch(kept) else "") or self._hostname()
+        if not name:
+            machine_id = read(self._root / "etc/machine-id") or os.urandom(16)
+            name = "node-" + hashlib.sha256(b"k8r hostname" + machine_id.strip()).hexdigest()[:8]
+        if place(self._root / "etc/hostname", name.encode() + b"\n"):
+            yield f"hostname {name}"
+        if os.uname().nodename != name:
+            self._set_hostname(name)
+        hosts = self._root / "etc/hosts"
+        lines = (read(hosts) or b"127.0.0.1\tlocalhost\n::1\tlocalhost\n").decode("utf-8", "replace").splitlines()
+        lines = [line for line in lines if not line.startswith("127.0.1.1")] + [f"127.0.1.1\t{name}"]
+        place(hosts, ("\n".join(lines) + "\n").encode())
+
+    def _apply_access(self) -> Iterator[str]:
+        """Keys of k8r.toml go to a file of their own in /run (etc/ssh/sshd_config.d/50-k8r.conf names it): a key
+        that is taken out of k8r.toml is gone with the next boot."""
+        access = self._settings.access
+        if not access.authorized_keys:
+            return
+        if access.user != "root":
+            yield from self._merge(accounts.Accounts(
+                groups={access.user: accounts.FIRST}, users=(self._access_user(),)), keep=True)
+        keys = "".join(key.strip() + "\n" for key in access.authorized_keys)
+        directory = self._root / "run/k8r/authorized_keys"
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for part in (directory.parent, directory):
+            os.chmod(part, 0o755)  # sshd reads them as the user; the service's umask is 077
+        if place(directory / access.user, keys.encode(), mode=0o644):
+            yield f"{len(access.authorized_keys)} keys of k8r.toml for {access.user}"
+
+    def _access_user(self) -> accounts.User:
+        name = self._settings.access.user
+        shadow = ("!", "", "0", "99999", "7", "", "", "")
+        return accounts.User(name=name, uid=accounts.FIRST, gid=accounts.FIRST, gecos="", home=f"/home/{name}",
+                             shell="/bin/bash", shadow=shadow, groups=("adm", "sudo"))
+
+    def _apply_network(self) -> Iterator[str]:
+        """A static address before, DHCP after whatever else configures the interface (file names are the order)."""
+        network = self._settings.network
+        lines = ["[Match]", f"Name={network.interface}", "Kind=!veth", "", "[Network]"]
+        if network.address:
+            name = "10-k8r.network"
+            lines += [f"Address={network.address}"]
+            lines += [f"Gateway={network.gateway}"] if network.gateway else []
+        else:
+            name = "80-k8r.network"
+            lines += ["DHCP=yes"]
+        lines += [f"DNS={server}" for server in network.dns]
+        directory = self._root / "run/systemd/network"
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        os.chmod(directory, 0o755)
+        if place(directory / name, ("# From k8r.toml\n" + "\n".join(lines) + "\n").encode()):
+            yield f"network {network.address or 'by DHCP'}"
+
+    def _apply_host_keys(self) -> Iterator[str]:
+        """Kept keys where the system has none or is fresh; new ones where nobody has any."""
+        directory = self._root / "etc/ssh"
+        if not directory.is_dir():
+            return
+        present = any(directory.glob("ssh_host_*_key"))
+        kept = self._files.names("identity/ssh")
+        if kept and (not present or not (self._root / STAMP).exists()):
+            for name in kept:
+                data = self._kept(f"ssh/{name}")
+                if data and place(directory / name, data, mode=0o644 if name.endswith(".pub") else 0o600):
+                    yield name
+        elif not present and self._commands is not None:
+            self._generate()
+            yield "new host keys"
+
+    def _generate(self) -> None:
+        assert self._commands is not None
+        try:
+            self._commands.run(["ssh-keygen", "-A", "-f", os.fspath(self._root)], timeout=50)
+        except CommandFailed:  # RSA takes long on a board without entropy: one good key is enough to get in
+            key = os.fspath(self._root / "etc/ssh/ssh_host_ed25519_key")
+            self._commands.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+
+    def _restore_users(self) -> Iterator[str]:
+        data = self._kept("users.json")
+        if data is not None:
+            yield from self._merge(accounts.Accounts.from_json(data))
+
+    def _merge(self, people: accounts.Accounts, *, keep: bool = False) -> Iterator[str]:
+        """With `keep`, who is already there stays as he is."""
+        before = self._accounts()
+        if keep:
+            there = {user.name for user in accounts.pick(before).users}
+            people = accounts.Accounts(users=tuple(u for u in people.users if u.name not in there),
+                                       groups={} if there & {u.name for u in people.users} else people.groups)
+        after = accounts.merge(before, people)
+        for name, mode in _ACCOUNTS.items():
+            text: str = getattr(after, name)
+            if text and text != getattr(before, name):
+                place(self._root / "etc" / name, text.encode("utf-8", "surrogateescape"), mode=mode, keep_owner=True)
+                yield f"/etc/{name}"
+        wanted = {user.name for user in people.users}
+        for user in accounts.pick(after).users:
+            if user.name in wanted:
+                self._make_home(user)
+
+    def _make_home(self, user: accounts.User) -> None:
+        home = self._root / user.home.lstrip("/")
+        if home.exists() or not user.home.startswith("/"):
+            return
+        home.mkdir(mode=0o700, parents=True)
+        for path in sorted((self._root / "etc/skel").glob("*")) + sorted((self._root / "etc/skel").glob(".*")):
+            if path.is_file():
+                place(home / path.name, read(path) or b"", owner=(user.uid, user.gid))
+        if os.geteuid() == 0:
+            os.chown(home, user.uid, user.gid)
+
+    def _restore_keys(self) -> Iterator[str]:
+        owners = {user.name: (user.uid, user.gid) for user in accounts.pick(self._accounts()).users}
+        for user, home in self._homes(accounts.pick(self._accounts())):
+            data = self._kept(f"authorized_keys/{user}")
+            if data is None:
+                continue
+            directory, owner = home / ".ssh", owners.get(user, (0, 0))
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.geteuid() == 0:
+                os.chown(directory, *owner)
+            if place(directory / "authorized_keys", data, mode=0o600, owner=owner):
+                yield f"keys of {user}"
+
+    def _restore_network(self) -> Iterator[str]:
+        for name in self._names("network"):
+            _, kind, leaf = name.split("/", 2)
+            data = self._kept(name)
+            if kind not in NETWORK or data is None:
+                continue  # a later agent knows what it is
+            # systemd-networkd reads its files as a user of its own, unless they hold secrets; the others read as root.
+            if place(self._root / NETWORK[kind] / leaf, data, mode=0o644 if kind == "systemd" else 0o600):
+                yield f"/{NETWORK[kind]}/{leaf}"
+
+    # observe
+
+    def _image_slot(self) -> bool:
+        return b"slot=image" in (read(self._root / "run/k8r/boot") or b"").splitlines()
+
+    def _hostname(self) -> str:
+        name = (read(self._root / "etc/hostname") or b"").decode("ascii", "replace").strip()
+        return name if _HOSTNAME.fullmatch(name) and name != "localhost" else ""
+
+    def _accounts(self) -> accounts.Files:
+        return accounts.Files(**{
+            name: (read(self._root / "etc" / name) or b"").decode("utf-8", "surrogateescape") for name in _ACCOUNTS})
+
+    def _homes(self, people: accounts.Accounts) -> Iterator[tuple[str, Path]]:
+        yield "root", self._root / "root"
+        for user in people.users:
+            if user.home.startswith("/") and "/" not in user.name:
+                yield user.name, self._root / user.home.lstrip("/")

@@ -1,0 +1,45 @@
+"""Small files of the running system, replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def read(path: Path) -> bytes | None:
+    """None when there is no such file. Raises OSError."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def place(path: Path, data: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None,
+          keep_owner: bool = False) -> bool:
+    """Durable and all at once, with that mode whatever the umask. False when nothing had to change.
+
+    `keep_owner`: as the file it replaces (shadow belongs to a group whose number is the distribution's).
+    """
+    before = path.stat() if path.exists() else None
+    if before is not None and read(path) == data and before.st_mode & 0o777 == mode:
+        return False
+    if keep_owner and before is not None:
+        owner, mode = (before.st_uid, before.st_gid), before.st_mode & 0o777
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.k8r")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            if owner is not None and os.geteuid() == 0:
+                os.fchown(file.fileno(), *owner)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    return True
