@@ -1,0 +1,69 @@
+"""Virtual nodes: one lab a run, stories told two at a time, logs of what failed under build/logs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.images import DISKS, bundle_of, disk_of
+from tests.lab.site import RELEASES, Lab
+from tests.lab.stories import Stories, Story
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD = Path(os.environ.get("K8R_BUILD", ROOT / "build"))
+
+
+def _missing() -> list[Path]:
+    wanted = [bundle_of(BUILD, release) / "manifest.toml" for release in RELEASES]
+    return [path for path in [*wanted, *(disk_of(BUILD, *disk) for disk in DISKS)] if not path.exists()]
+
+
+def _story(item: pytest.Item) -> Story | None:
+    mark = item.get_closest_marker("story")
+    return Story(mark.args[0], tuple(sorted(mark.kwargs.items()))) if mark else None
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    if missing := _missing():
+        text = f"no images ({missing[0]} and {len(missing) - 1} more): make images"
+        pytest.fail(text, pytrace=False) if os.environ.get("CI") else pytest.skip(text)
+    workdir = BUILD / "lab" / str(os.getpid())
+    site = Lab(BUILD, workdir)
+    try:
+        yield site.start()
+    finally:
+        site.stop()
+        if not os.environ.get("K8R_LAB_KEEP"):
+            shutil.rmtree(workdir, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stories(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Stories]:
+    logs = BUILD / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    told = Stories(lab, logs)
+    try:
+        for item in request.session.items:
+            if story := _story(item):
+                told.begin(story)
+        yield told
+    finally:
+        told.stop()
+        reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter:
+            took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in told.took.items())
+            reporter.write_line(f"\nstories: {took}")
+
+
+@pytest.fixture
+def told(stories: Stories, request: pytest.FixtureRequest) -> Any:
+    """What the story of this test's `story` mark saw."""
+    story = _story(request.node)
+    assert story is not None, "a test that asks for `told` carries a `story` mark"
+    return stories.result(story)
