@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from k8r_agent.errors import K8rError, NoState, StateError, TaskFileError, Usage
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.task import Task
 from k8r_agent.model.txn import Event, Request, Transaction, TxnState
+from k8r_agent.ports.commands import Commands
 from k8r_agent.ports.step import Step, World
 from k8r_agent.steps import STEPS, duties
 from k8r_agent.steps.duties import Action, Duty
@@ -34,16 +36,16 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """`sleep` and `stop` make it testable; `stop` is asked between all pieces of work."""
+    """`stop` is asked between all pieces of work; `allow` is told how many seconds the next one may take."""
 
     def __init__(self, world: World, *, tasks: TaskFiles | None = None, steps: Mapping[str, Step] = STEPS,
                  lock: Lock | None = None, hooks: Hooks | None = None, grace: float = GRACE,
-                 sleep: Callable[[float], None] = lambda seconds: None,
-                 stop: Callable[[], bool] = lambda: False) -> None:
+                 sleep: Callable[[float], None] = time.sleep, stop: Callable[[], bool] = lambda: False,
+                 allow: Callable[[float], None] = lambda seconds: None) -> None:
         self.world, self._steps = world, steps
         self._tasks = tasks or TaskFiles(steps)
-        self._lock, self._hooks, self._grace = lock or Lock(), hooks, grace
-        self._sleep, self._stop = sleep, stop
+        self._lock, self._hooks, self._grace = lock or Lock(), hooks or Hooks(_commands), grace
+        self._sleep, self._stop, self._allow = sleep, stop, allow
         self.journal, self.queue, self.events = Journal(world.files), Queue(world.files), EventLog(world.files)
 
     def run(self) -> Outcome | None:
@@ -124,7 +126,7 @@ class Runner:
         task = self._tasks.resume(txn.task, txn.steps)
         self.world.report.status(f"{txn.task}: {task.summary}")
         engine = Engine(world=self.world, task=task, steps=self._steps, hooks=self._hooks, sleep=self._sleep,
-                        stop=self._stop)
+                        stop=self._stop, allow=self._allow)
         outcome = engine.drive(txn)
         ended = self.world.txn or txn
         self.world.report.status(f"{txn.task}: {outcome.value} {ended.note}".rstrip())
@@ -196,6 +198,12 @@ class Runner:
                                  message=message, slot=slot, boot_id=self.world.machine.boot_id()))
 
 
+def _commands() -> Commands:
+    from k8r_agent.effects.commands import ShCommands
+
+    return ShCommands()
+
+
 def submit(world: World, task: str, args: Mapping[str, str], *, requested_by: str) -> Request:
     """Queue a request, durably. Whether it can run is decided by the runner; raises UsageError for what is no
     request at all."""
@@ -227,29 +235,3 @@ def cancel(world: World, tasks: TaskFiles | None = None) -> Transaction:
         raise refusal(txn, task)
     Journal(world.files).ask_cancel(txn.id)
     return replace(txn, cancel=True)
-
-
-def boot_complete(world: World) -> bool:
-    """What `boot-complete.target` pulls in: a confirmed working slot that came up gets its tries back. False when
-    this boot is not of the confirmed slot, which only a transaction may judge."""
-    state = world.boot.state()
-    if state.current is not Slot.WORKING or state.primary is not Slot.WORKING:
-        return False
-    world.boot.refill_tries()
-    return True
-
-
-def boot_overdue(world: World) -> str:
-    """What the boot deadline does: leave a boot that hangs half-way. Returns why nothing was done, "" when the node
-    reboots: from the primary image slot there is nowhere else to go, and it is reachable at best from there."""
-    state = world.boot.state()
-    if state.current is None:
-        return "this system was not booted from one of the node's slots"
-    if state.current is Slot.IMAGE and state.primary is Slot.IMAGE:
-        return "the image slot is the primary: there is no other system to go to"
-    if state.current is Slot.WORKING and state.primary is Slot.WORKING and state.tries_left is None:
-        return "the boot loader does not count tries: a reboot would lead to the same system for ever"
-    if state.current is Slot.IMAGE and state.tries_left == 0:
-        return "the working slot used up its tries: there is no other system to go to"
-    world.machine.reboot()
-    return ""

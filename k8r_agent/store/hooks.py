@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from k8r_agent.errors import StepFailed
@@ -20,9 +20,9 @@ _NAME = re.compile(r"\d\d-[A-Za-z0-9_-]+")  # as run-parts: no backup files, no 
 
 
 class Hooks:
-    """`owner` is the only user whose files are run."""
+    """`owner` is the only user whose files are run; `commands` makes what runs them, when there is one to run."""
 
-    def __init__(self, commands: Commands | None, *, root: Path = ROOT, owner: int = 0) -> None:
+    def __init__(self, commands: Callable[[], Commands] | None, *, root: Path = ROOT, owner: int = 0) -> None:
         self._commands, self._root, self._owner = commands, root, owner
 
     def run(self, task: str, when: str, step: str, facts: Mapping[str, str]) -> tuple[str, ...]:
@@ -33,11 +33,14 @@ class Hooks:
         ran = []
         for path in self._found(task, f"{when}-{step}"):
             self._assert_safe(path)
-            assert self._commands is not None
             env = [f"K8R_{k.upper()}={v}" for k, v in sorted({**facts, "task": task, "step": step}.items())]
-            self._commands.run(["/usr/bin/env", *env, str(path)], timeout=TIMEOUT)
+            self._run(["/usr/bin/env", *env, str(path)], timeout=TIMEOUT)
             ran.append(path.name)
         return tuple(ran)
+
+    def _run(self, argv: list[str], *, timeout: float) -> None:
+        assert self._commands is not None
+        self._commands().run(argv, timeout=timeout)
 
     def _found(self, task: str, directory: str) -> tuple[Path, ...]:
         if self._commands is None:

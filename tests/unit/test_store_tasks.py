@@ -172,7 +172,8 @@ def hook(root: Path, name: str, mode: int = 0o755) -> Path:
 
 def run_hooks(root: Path, owner: int) -> list[list[str]]:
     commands = Ran()
-    Hooks(commands, root=root, owner=owner).run("update", "before", "write-image", {"txn": "t1"})  # type: ignore[arg-type]
+    Hooks(lambda: commands, root=root, owner=owner).run(  # type: ignore[arg-type, return-value]
+        "update", "before", "write-image", {"txn": "t1"})
     return commands.argv
 
 
