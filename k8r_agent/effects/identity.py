@@ -22,7 +22,9 @@ from pathlib import Path
 
 from k8r_agent.config.settings import Settings
 from k8r_agent.effects import accounts
+from k8r_agent.effects.commands import commands
 from k8r_agent.effects.placing import place, read
+from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import CommandFailed, K8rError, StateError
 from k8r_agent.ports.commands import Commands
 from k8r_agent.ports.statefiles import StateFiles
@@ -330,3 +332,9 @@ class NodeIdentity:
         for user in people.users:
             if user.home.startswith("/") and "/" not in user.name:
                 yield user.name, self._root / user.home.lstrip("/")
+
+
+def local(settings: Settings) -> NodeIdentity:
+    """This system's own, kept wherever the agent's state is now."""
+    files = StateDirectory()
+    return NodeIdentity(files=files, settings=settings, commands=commands(), store=lambda: files.root)
