@@ -50,7 +50,8 @@ class Stories:
         except BaseException:
             trace = traceback.format_exc()
             self._collect(story.name)
-            raise StoryFailed(f"the story {story.name!r} broke off (logs: {self.logs / story.name})\n{trace}") from None
+            where = self.logs / story.name
+            raise StoryFailed(f"the story {story.name!r} broke off (logs: {where})\n{trace}") from None
         finally:
             self._switch_off(story.name)
             self.took[story.name] = time.monotonic() - started

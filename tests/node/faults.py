@@ -1,0 +1,182 @@
+"""Stories of what goes wrong: power cuts, an image that does not boot, a working slot that dies, twin disks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab.disks import DiskImage
+from tests.lab.images import CONSOLE, signing_key, tool
+from tests.lab.node import Drive
+from tests.lab.site import Lab
+from tests.node.life import BOOT, FIRST_BOOT, REINSTALL, UPDATE, image_of, settled, wait_complete
+
+
+@dataclass
+class Seen:
+    statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+def cuts(lab: Lab, name: str, loader: str) -> Seen:
+    """The plug is pulled while the image slot is written, and again while the working slot is."""
+    seen, node = Seen(), settled(lab, name, loader)
+    agent = lab.agent(node)
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    node.ssh(f"k8r-agent update {lab.url(2)} --no-wait")
+    agent.wait_step("write-image", timeout=UPDATE)
+    at_least(node, 40 << 20)
+    node.cut()
+    node.start()
+    seen.statuses["updated"] = agent.wait_idle("update", timeout=UPDATE)
+    size, seen.digests["manifest"] = image_of(lab, 2)
+    seen.digests["image"] = node.disk.digest(2, length=size)
+    wait_complete(node)
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    agent.wait_step("write-working", timeout=REINSTALL)
+    node.cut()
+    node.start()
+    seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
+    seen.events = agent.events()
+    return seen
+
+
+def at_least(node: Any, count: int) -> None:
+    """Until the node has written so many bytes more than now."""
+    start = node.qmp.written("disk0")
+    node.wait_until(lambda n: n.qmp.written("disk0") - start >= count, f"{count} bytes written", timeout=UPDATE,
+                    every=0.2)
+
+
+def bundle_with(lab: Lab, name: str, release: int, *, cmdline: str) -> Path:
+    """Release 2's system as another release, with its own kernel arguments."""
+    made, boot = lab.build / "lab" / name, lab.workdir / f"{name}-boot"
+    shutil.copytree(lab.build / "release-2" / "boot", boot)
+    (boot / "cmdline").write_text(cmdline + "\n")
+    (boot / "release").write_text(f"{release}\n")
+    tool("bundle", f"--image={lab.build / 'release-2' / 'image.img'}", f"--boot={boot}", f"--release={release}",
+         f"--version=2026.11.{release}", "--level=1", f"--sign-key={signing_key(lab.build)}", f"--out={made}")
+    return made
+
+
+def image_that_does_not_boot(lab: Lab, name: str, loader: str) -> Seen:
+    """Its kernel panics. The node must come back to the old system by itself and say why."""
+    seen, node = Seen(), settled(lab, name, loader)
+    bundle = bundle_with(lab, f"{name}-bundle", 3, cmdline=f"{CONSOLE} rdinit=/no-such-program root=/dev/none")
+    agent = lab.agent(node)
+    try:
+        node.start()
+        node.wait_ssh(timeout=BOOT)
+        agent.run(f"update {lab.web.url(bundle)}", timeout=UPDATE)
+    finally:
+        shutil.rmtree(bundle, ignore_errors=True)
+    wait_complete(node)
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    node.serial.wait("Kernel panic", timeout=REINSTALL)
+    seen.statuses["back"] = agent.wait_idle("reinstall", state="failed", timeout=REINSTALL)
+    seen.events = agent.events()
+    seen.texts["status"], seen.texts["console"] = node.ssh("k8r-agent status"), node.serial.text()
+    return seen
+
+
+def working_slot_that_dies(lab: Lab, name: str, loader: str) -> Seen:
+    """Its init is gone. Each boot costs a try; then the image slot boots and explains."""
+    seen, node = Seen(), settled(lab, name, loader)
+    span = node.disk.partitions()[3]
+    destroy(node.disk.path, span.start, span.size, "/usr/lib/systemd/systemd")
+    node.start()
+    node.wait_ssh(timeout=4 * BOOT)
+    agent = lab.agent(node)
+    seen.statuses["rescued"], seen.texts["status"] = agent.status(), node.ssh("k8r-agent status")
+    seen.texts["console"] = node.serial.text()
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
+    return seen
+
+
+def destroy(disk: Path, start: int, size: int, name: str) -> None:
+    """Remove a file from an ext4 partition of a node that is off."""
+    at = f"{disk}?offset={start}"
+    subprocess.run(["/sbin/debugfs", "-w", "-R", f"rm {name}", at], check=True, capture_output=True)
+
+
+def twins(lab: Lab, name: str) -> Seen:
+    """A stick flashed from the same image sits beside the disk of a fresh node, then beside that of a settled one."""
+    seen = Seen()
+    disk, stick = lab.flash(name, size=0), lab.flash(f"{name}.stick", size=0)
+    seen.digests["stick before"] = DiskImage(stick).whole_digest()
+    seen.digests["table before"] = json.dumps(str(DiskImage(disk).partitions()))
+    node = lab.node(name, disk, cpus=1, more=[Drive(image=stick, bus="usb")])
+    node.start()
+    node.wait_ssh(timeout=FIRST_BOOT)
+    wait_up(node)
+    seen.statuses["fresh"], seen.texts["fresh"] = lab.agent(node).status(), node.ssh("k8r-agent status")
+    node.stop()
+    seen.digests["stick after"] = DiskImage(stick).whole_digest()
+    seen.digests["table after"] = json.dumps(str(DiskImage(disk).partitions()))
+    return seen
+
+
+def wait_up(node: Any) -> None:
+    node.wait_until(lambda n: n.ssh("systemctl is-system-running", ok=(0, 1)).strip() in ("running", "degraded"),
+                    "up", timeout=BOOT)
+
+
+def stick(lab: Lab, name: str) -> Seen:
+    """A settled node and a stick flashed from the image it once came from: same labels, other IDs. Work goes on."""
+    seen, node = Seen(), settled(lab, name, "systemd-boot")
+    plugged = lab.flash(f"{name}.stick", size=0)
+    node.drives.append(Drive(image=plugged, bus="usb"))
+    before = DiskImage(plugged).whole_digest()
+    agent = lab.agent(node)
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    agent.run(f"update {lab.url(2)}", timeout=UPDATE)
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
+    node.stop()
+    seen.digests = {"stick before": before, "stick after": DiskImage(plugged).whole_digest()}
+    return seen
+
+
+def kernel_update(lab: Lab, name: str, loader: str) -> Seen:
+    """What a distribution's kernel update does: a new initrd through the hooks, a reboot, then a reinstall."""
+    seen, node = Seen(), settled(lab, name, loader)
+    node.start()
+    boot = node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    agent = lab.agent(node)
+    # The mark shows on the console that the new initrd really booted.
+    node.ssh("mkdir -p /etc/initramfs-tools/scripts/init-premount && cd /etc/initramfs-tools/scripts/init-premount && "
+             "printf '#!/bin/sh\\necho k8r-lab-new-initrd >/dev/console\\n' > mark && chmod +x mark")
+    seen.texts["hook"] = node.ssh("sed -i s/^COMPRESS.*// /etc/initramfs-tools/conf.d/k8r-image; "
+                                  "update-initramfs -u -k $(uname -r) 2>&1", timeout=UPDATE)
+    after = node.serial.mark()
+    node.try_ssh("systemctl reboot")
+    node.wait_boot(boot, timeout=BOOT)
+    seen.texts["console"] = node.serial.text(after)
+    seen.statuses["rebooted"] = agent.status()
+    wait_complete(node)
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    after = node.serial.mark()
+    seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
+    seen.texts["console after"] = node.serial.text(after)
+    return seen
+
+
+def mbr(lab: Lab, name: str) -> Seen:
+    """First boot of a disk with an MBR."""
+    seen = Seen()
+    node = lab.node(name, lab.flash(name, table="dos"), cpus=1)
+    node.start()
+    seen.statuses["first"] = lab.agent(node).wait_idle("first-boot", timeout=FIRST_BOOT)
+    seen.texts["table"], seen.texts["id"] = node.disk.table(), node.disk.id()
+    seen.texts["numbers"] = " ".join(map(str, sorted(node.disk.partitions())))
+    return seen

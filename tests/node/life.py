@@ -1,0 +1,193 @@
+"""The whole life of a node: first boot, a fortnight's work, update, reinstall, a look into the image slot."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.lab.agent import Agent
+from tests.lab.images import bundle_of
+from tests.lab.keys import ssh_key
+from tests.lab.node import CommandError, Node
+from tests.lab.qmp import QmpError
+from tests.lab.site import MIB, Lab
+from tests.lab.toml import load
+
+FIRST_BOOT, UPDATE, REINSTALL, BOOT = 420.0, 400.0, 600.0, 240.0  # seconds, with two nodes on two emulated cores
+IDENTITY = {
+    "machine-id": "cat /etc/machine-id",
+    "hostname": "hostname",
+    "host key": "cat /etc/ssh/ssh_host_ed25519_key.pub | cut -d' ' -f1,2",
+    "user": "id ops",
+    "address": "ip -4 -brief address show scope global | grep -o '[0-9.]*/[0-9]*'",
+    "/etc/k8r": "cat /etc/k8r/conf.d/50-site.toml",
+}
+
+
+@dataclass
+class Seen:
+    """What a life left to look at. Digests are of the image partition as the host sees it."""
+
+    first: dict[str, Any] = field(default_factory=dict)
+    first_events: list[dict[str, Any]] = field(default_factory=list)
+    table: dict[int, Any] = field(default_factory=dict)
+    identity: dict[str, dict[str, str]] = field(default_factory=dict)  # at which point → what
+    lease: dict[str, list[str]] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    written: int = 0
+    inhibitors: str = ""
+    processes: list[str] = field(default_factory=list)
+
+
+def first_boot(lab: Lab, name: str, loader: str, seen: Seen | None = None) -> Node:
+    """From a flashed disk to a working node that is switched off again."""
+    node = lab.node(name, lab.flash(name, loader=loader), cpus=1)
+    node.start()
+    status = lab.agent(node).wait_idle("first-boot", timeout=FIRST_BOOT)
+    if seen:
+        seen.first, seen.first_events, seen.table = status, lab.agent(node).events(), node.disk.partitions()
+    wait_complete(node)
+    node.stop()
+    return node
+
+
+def wait_complete(node: Node) -> None:
+    """Until the boot is confirmed, so that switching off costs no try."""
+    node.wait_until(lambda n: "active" in n.ssh("systemctl is-active k8r-boot-confirm.service", ok=(0, 3)).split(),
+                    "boot confirmed", timeout=BOOT)
+
+
+def settled(lab: Lab, name: str, loader: str, *, cpus: int = 1) -> Node:
+    """A node with a past: release 1 on both slots, off. Made once for each loader."""
+    snapshot = lab.kept(f"settled-{loader}", lambda: first_boot(lab, f"{name}.first", loader))
+    return lab.restore(snapshot, name, cpus=cpus)
+
+
+def life(lab: Lab, name: str, loader: str) -> Seen:
+    seen = Seen()
+    node = first_boot(lab, name, loader, seen)
+    lab.kept(f"settled-{loader}", lambda: node)
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    agent = lab.agent(node)
+    _live(lab, node)
+    _note(seen, "before", node)
+    _update(lab, seen, node, agent)
+    _reinstall(seen, node, agent)
+    _note(seen, "after", node)
+    _look_at_image(seen, node, agent)
+    seen.events = agent.events()
+    seen.texts["status"], seen.texts["events"] = node.ssh("k8r-agent status"), node.ssh("k8r-agent events --last 0")
+    return seen
+
+
+def _live(lab: Lab, node: Node) -> None:
+    """What a node gathers: a user with a key, a setting, 300 MB of data."""
+    public = ssh_key(lab.workdir / "ops-key")
+    node.ssh("useradd --create-home --shell /bin/bash ops && install -d -o ops -g ops -m 700 /home/ops/.ssh && "
+             f"echo '{public}' > /home/ops/.ssh/authorized_keys && chown ops: /home/ops/.ssh/authorized_keys")
+    node.ssh("mkdir -p /etc/k8r/conf.d && printf '[boot]\\ndeadline = \"9min\"\\n' > /etc/k8r/conf.d/50-site.toml")
+    node.ssh("mkdir -p /srv/data && dd if=$(sed -n 's,^rootpart=,/dev/,p' /run/k8r/boot) of=/srv/data/volume "
+             "bs=1M count=300 status=none && sync", timeout=300)
+    time.sleep(6)  # the path unit lets usermod and friends finish before it looks
+
+
+def _note(seen: Seen, point: str, node: Node) -> None:
+    seen.identity[point] = {what: node.ssh(command).strip() for what, command in IDENTITY.items()}
+    seen.lease[point] = node.network.lease(node.index)
+
+
+def image_of(lab: Lab, release: int) -> tuple[int, str]:
+    """Unpacked bytes and their sha256, from the manifest."""
+    manifest = load(bundle_of(lab.build, release) / "manifest.toml")
+    artifact = next(a for a in manifest["artifact"] if a["kind"] == "image")
+    return int(artifact["unpacked_size"]), str(artifact["unpacked_sha256"])
+
+
+def _update(lab: Lab, seen: Seen, node: Node, agent: Agent) -> None:
+    """Submitted over an SSH session that is lost while the slot is written."""
+    seen.texts["check"] = node.ssh(f"k8r-agent check {lab.url(2)}", ok=(0, 77))
+    lab.web.rate = 24 * MIB
+    agent_gone = threading.Thread(target=agent.run_and_lose, args=(f"update {lab.url(2)}",), kwargs={"after": 25.0})
+    agent_gone.start()
+    try:
+        agent.wait_step("write-image", timeout=UPDATE)
+        seen.inhibitors = node.ssh("systemd-inhibit --list --no-pager")
+        seen.texts["runner"] = node.ssh("systemctl show -P StatusText k8r-runner.service")
+    finally:
+        agent_gone.join()
+        lab.web.rate = 0.0
+    seen.statuses["updated"] = agent.wait_idle("update", timeout=UPDATE)
+    size, seen.images["in the manifest"] = image_of(lab, 2)
+    seen.images["on the disk"] = node.disk.digest(2, length=size)
+    time.sleep(5)
+    seen.processes = [line for line in node.ssh("ps -eo pid=,args=").splitlines() if "k8r-agent" in line
+                      and "ps -eo" not in line]
+
+
+class Meter:
+    """Bytes the node writes to its disk, sampled with the time."""
+
+    def __init__(self, node: Node) -> None:
+        self._node, self._stop = node, threading.Event()
+        self.samples: list[tuple[float, int]] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.5):
+            with contextlib.suppress(QmpError, OSError):
+                self.samples.append((time.time(), self._node.qmp.written("disk0")))
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def between(self, start: float, end: float) -> int:
+        """The clocks of node and host differ by less than a second, and boots are idle: a margin costs nothing."""
+        before = [value for when, value in self.samples if when <= start - 1.0]
+        after = [value for when, value in self.samples if when >= end + 1.0]
+        return after[0] - before[-1]
+
+
+def _reinstall(seen: Seen, node: Node, agent: Agent) -> None:
+    with Meter(node) as meter:
+        agent.run_and_lose("reinstall --yes", after=8.0)
+        with contextlib.suppress(TimeoutError, CommandError):
+            agent.wait_step("self-check", timeout=REINSTALL / 2)
+            _note(seen, "in the image slot", node)
+        seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
+        time.sleep(2)
+    times = {e["kind"]: float(e["time"]) for e in agent.events()
+             if e["step"] == "write-working" and e["task"] == "reinstall"}
+    seen.written = meter.between(times["started"], times["succeeded"])
+    ended = subprocess.run(node.ssh_argv("true", user="ops", options=("-i", str(node.key.with_name("ops-key")))),
+                           capture_output=True)
+    seen.texts["ops login"] = str(ended.returncode)
+
+
+def _look_at_image(seen: Seen, node: Node, agent: Agent) -> None:
+    """A visit to the image slot outside a transaction: nothing of it may stick, and the node returns by itself."""
+    before = node.disk.digest(2)
+    boot = node.wait_ssh()
+    wait_complete(node)
+    node.try_ssh("k8r-agent reboot --slot image")
+    node.wait_boot(boot, timeout=BOOT)
+    seen.statuses["visit"] = agent.status()
+    _note(seen, "on a visit", node)
+    node.ssh("echo graffiti > /etc/graffiti && dd if=/dev/zero of=/var/tmp/x bs=1M count=20 status=none && sync")
+    boot = node.wait_ssh()
+    node.try_ssh("systemctl reboot")
+    node.wait_boot(boot, timeout=BOOT)
+    seen.statuses["back"] = agent.status()
+    seen.images["before a visit"], seen.images["after a visit"] = before, node.disk.digest(2)

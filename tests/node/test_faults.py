@@ -1,0 +1,95 @@
+"""Whatever goes wrong, the node comes up by itself, on the right disk, and says what happened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.node import faults
+from tests.node.faults import Seen
+
+
+def both_at(status: dict[str, Any], release: int) -> bool:
+    return all(s["release"] == release and s["state"] == "ok" for s in status["slots"].values())
+
+
+@pytest.mark.story(faults.cuts, loader="systemd-boot")
+class TestCuts:
+    def test_update_goes_on_after_a_power_cut(self, told: Seen) -> None:
+        assert told.statuses["updated"]["slots"]["image"]["release"] == 2
+        assert told.digests["image"] == told.digests["manifest"]
+
+    def test_reinstall_goes_on_after_a_power_cut(self, told: Seen) -> None:
+        assert both_at(told.statuses["reinstalled"], 2)
+        assert told.statuses["reinstalled"]["boot"]["primary"] == "working"
+
+    def test_the_interrupted_attempt_is_in_the_log(self, told: Seen) -> None:
+        for task, step in (("update", "write-image"), ("reinstall", "write-working")):
+            started = [e for e in told.events if (e["task"], e["step"], e["kind"]) == (task, step, "started")]
+            assert len(started) >= 2, (task, step)
+
+
+@pytest.mark.story(faults.image_that_does_not_boot, loader="systemd-boot")
+class TestImageThatDoesNotBoot:
+    def test_node_is_back_in_its_old_system(self, told: Seen) -> None:
+        status = told.statuses["back"]
+        assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
+        assert status["slots"]["working"] == {**status["slots"]["working"], "release": 1, "state": "ok"}
+
+    def test_it_says_why(self, told: Seen) -> None:
+        assert "did not come up" in told.statuses["back"]["transaction"]["note"]
+        assert "image slot" in told.texts["status"]
+
+
+@pytest.mark.story(faults.working_slot_that_dies, loader="grub")
+class TestWorkingSlotThatDies:
+    def test_image_slot_takes_over(self, told: Seen) -> None:
+        assert told.statuses["rescued"]["current"] == "image"
+        assert told.texts["console"].count("Kernel panic") + told.texts["console"].count("Rebooting") >= 2
+
+    def test_it_says_what_to_do(self, told: Seen) -> None:
+        assert "reinstall" in told.texts["status"]
+
+    def test_reinstall_mends_it(self, told: Seen) -> None:
+        assert told.statuses["reinstalled"]["current"] == "working"
+        assert both_at(told.statuses["reinstalled"], 1)
+
+
+@pytest.mark.story(faults.twins)
+class TestTwins:
+    def test_nothing_is_written_to_either(self, told: Seen) -> None:
+        assert told.digests["stick before"] == told.digests["stick after"]
+        assert told.digests["table before"] == told.digests["table after"]
+
+    def test_it_boots_and_says_so(self, told: Seen) -> None:
+        assert told.statuses["fresh"]["current"] == "image"
+        assert told.statuses["fresh"]["facts"]["duplicate"] not in (None, "no")
+        assert "same IDs" in told.texts["fresh"]
+
+
+@pytest.mark.story(faults.stick)
+class TestStickWithTheSameLabels:
+    def test_nothing_is_written_to_it(self, told: Seen) -> None:
+        assert told.digests["stick before"] == told.digests["stick after"]
+
+    def test_the_node_does_its_work(self, told: Seen) -> None:
+        assert both_at(told.statuses["reinstalled"], 2)
+
+
+@pytest.mark.story(faults.kernel_update, loader="grub")
+class TestKernelUpdate:
+    def test_new_initrd_boots(self, told: Seen) -> None:
+        assert told.statuses["rebooted"]["current"] == "working"
+        assert "k8r-lab-new-initrd" in told.texts["console"]
+
+    def test_reinstall_brings_the_images_own(self, told: Seen) -> None:
+        assert told.statuses["reinstalled"]["current"] == "working"
+        assert "k8r-lab-new-initrd" not in told.texts["console after"].rsplit("Linux version", 1)[-1]
+
+
+@pytest.mark.story(faults.mbr)
+class TestMbr:
+    def test_first_boot(self, told: Seen) -> None:
+        assert told.statuses["first"]["current"] == "working" and both_at(told.statuses["first"], 1)
+        assert (told.texts["table"], told.texts["numbers"]) == ("dos", "1 2 3 4")
