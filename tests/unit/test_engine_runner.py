@@ -1,0 +1,465 @@
+"""The runner: what it resumes, accepts and declines, and what a node does without being asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8r_agent import runner as runners
+from k8r_agent.config.settings import BootSettings, Settings
+from k8r_agent.engine import Outcome
+from k8r_agent.errors import Busy, DiskAmbiguous, FetchError, K8rError, Refused, StateError, UsageError
+from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from k8r_agent.model.txn import Request, Transaction, TxnState
+from k8r_agent.ports.step import World
+from k8r_agent.runner import Runner
+from k8r_agent.steps import duties
+from k8r_agent.steps.boot_steps import BootImage, BootWorking, Disarm, HoldImage, SetPrimaryImage
+from k8r_agent.store.hooks import Hooks
+from k8r_agent.store.journal import Journal
+from k8r_agent.store.lock import Lock
+from k8r_agent.store.queue import new_id
+from k8r_agent.store.tasks import TaskFiles
+from tests.fakes.simple import SimpleBoot, SimpleMachine, ToyStep, reboot, simple_world
+from tests.fakes.statefiles import FakeStateFiles
+
+IMAGE, WORKING = Slot.IMAGE, Slot.WORKING
+TASKS = {
+    "update": 'args = ["source"]\nsteps = ["a", "b"]\n',
+    "reinstall": 'steps = ["a", "b"]\non_failure = ["undo"]\npoint_of_no_return = "b"\n',
+    "first-boot": 'steps = ["a", "b"]\n',
+}
+
+
+@dataclass
+class Bench:
+    tmp: Path
+    world: World = field(default_factory=simple_world)
+    effects: dict[str, Callable[[World], None]] = field(default_factory=dict)
+    stop: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        for name, text in TASKS.items():
+            (self.tmp / f"{name}.toml").write_text(f'format = 1\nsummary = "{name}"\n{text}')
+        self.shared: set[str] = set()
+        self.steps = {n: ToyStep(n, self.shared, self.effects.get(n)) for n in ("a", "b", "undo")}
+        self.tasks = TaskFiles(self.steps, (self.tmp,))
+        self.slept = 0.0
+
+    @property
+    def boot(self) -> SimpleBoot:
+        assert isinstance(self.world.boot, SimpleBoot)
+        return self.world.boot
+
+    @property
+    def machine(self) -> SimpleMachine:
+        assert isinstance(self.world.machine, SimpleMachine)
+        return self.world.machine
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.machine.clock.sleep(seconds)
+
+    def runner(self) -> Runner:
+        return Runner(self.world, tasks=self.tasks, steps=self.steps, lock=Lock(self.tmp / "lock"), hooks=Hooks(None),
+                      sleep=self.sleep, stop=self.stop)
+
+    def run(self) -> Outcome | None:
+        return self.runner().run()
+
+    def submit(self, task: str, **args: str) -> Request:
+        self.machine.clock.sleep(1)
+        return runners.submit(self.world, task, args, requested_by="tester")
+
+    @property
+    def last(self) -> Transaction:
+        txn = Journal(self.world.files).load()
+        assert txn is not None
+        return txn
+
+    def messages(self) -> str:
+        return "\n".join(e.message for e in self.runner().events.read())
+
+    def at(self, *, current: Slot | None, primary: Slot, armed: Slot | None = None, tries: int | None = 3) -> Bench:
+        self.boot.now = replace(self.boot.now, current=current, primary=primary, armed=armed, tries_left=tries)
+        return self
+
+    def slot(self, slot: Slot, state: SlotState = SlotState.OK, **more: Any) -> Bench:
+        self.world.slots.set_status(slot, SlotStatus(state=state, **more))
+        return self
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_requests_run_in_order_and_leave_the_queue(bench: Bench) -> None:
+    first, second = bench.submit("update", source="/media"), bench.submit("reinstall")
+    runner = bench.runner()
+    assert runner.run() is Outcome.DONE
+    assert bench.last.id == second.id and bench.last.state is TxnState.DONE and runner.queue.pending() == ()
+    assert [e.txn for e in runner.events.read() if e.kind == "started" and not e.step] == [first.id, second.id]
+
+
+def test_without_work_it_just_ends(bench: Bench) -> None:
+    assert bench.run() is None
+
+
+def test_an_interrupted_transaction_comes_before_the_queue(bench: Bench) -> None:
+    old = Transaction(id=new_id(1.0), task="update", steps=("a", "b"), tries={"a": 1})
+    Journal(bench.world.files).save(old)
+    bench.submit("reinstall")
+    assert bench.run() is Outcome.DONE
+    ended = [e.task for e in bench.runner().events.read() if not e.step and e.kind == "succeeded"]
+    assert ended == ["update", "reinstall"]
+
+
+def test_a_request_accepted_before_a_power_cut_is_not_run_twice(bench: Bench) -> None:
+    request = bench.submit("update")
+    Journal(bench.world.files).save(Transaction(id=request.id, task="update", steps=("a",), state=TxnState.DONE))
+    assert bench.run() is None and bench.runner().queue.pending() == ()
+    assert bench.steps["a"].applied == 0
+
+
+@pytest.mark.parametrize(("task", "args", "why"), [
+    ("updates", {}, "no task 'updates'"), ("update", {"force": "yes"}, "takes no argument 'force'"),
+])
+def test_what_cannot_run_is_declined_where_its_follower_looks(
+        bench: Bench, task: str, args: dict[str, str], why: str) -> None:
+    request = bench.submit(task, **args)
+    assert bench.run() is Outcome.FAILED
+    assert bench.last.id == request.id and bench.last.state is TxnState.FAILED and why in bench.last.note
+    assert bench.last.facts["hint"] and why in bench.messages()
+
+
+def test_without_a_state_partition_nothing_but_first_boot_starts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, world=simple_world(files=FakeStateFiles(on_partition=False)))
+    bench.submit("update")
+    assert bench.run() is Outcome.FAILED and bench.last.facts["error"] == "no-state"
+    bench.submit("first-boot")
+    assert bench.run() is Outcome.DONE
+
+
+def test_a_damaged_journal_is_said_once_and_work_goes_on(bench: Bench) -> None:
+    bench.world.files.write("transaction.json", b"{")
+    bench.submit("update")
+    assert bench.run() is Outcome.DONE and "transaction.json is damaged" in bench.messages()
+
+
+def test_a_journal_of_the_day_after_tomorrow_is_left_alone(bench: Bench) -> None:
+    bench.world.files.write("transaction.json", b'{"format": 9}')
+    with pytest.raises(StateError):
+        bench.run()
+    assert bench.world.files.read("transaction.json") == b'{"format": 9}'
+
+
+def test_a_reboot_ends_the_run(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, effects={"a": reboot})
+    bench.submit("update")
+    bench.submit("reinstall")
+    assert bench.run() is Outcome.REBOOTING and bench.machine.reboots == 1
+    assert len(bench.runner().queue.pending()) == 1
+
+
+def test_two_never_run(bench: Bench) -> None:
+    with Lock(bench.tmp / "lock").hold("somebody"), pytest.raises(Busy, match="somebody"):
+        bench.run()
+
+
+def test_told_to_stop_it_stops_and_another_goes_on(tmp_path: Path) -> None:
+    asked: list[int] = []
+    bench = Bench(tmp_path, effects={"a": lambda world: asked.append(1)}, stop=lambda: bool(asked))
+    bench.submit("update")
+    assert bench.run() is Outcome.STOPPED and bench.last.state is TxnState.RUNNING
+    asked.clear()
+    bench.steps["a"].effect = None
+    assert bench.run() is Outcome.DONE and bench.steps["a"].applied == 1
+
+
+def test_retry_asks_for_the_same_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, effects={"a": _fail_once()})
+    bench.submit("update", source="/media")
+    assert bench.run() is Outcome.FAILED
+    again = runners.retry(bench.world, requested_by="x")
+    assert (again.task, again.args) == ("update", {"source": "/media"})
+    assert bench.run() is Outcome.DONE
+    with pytest.raises(UsageError, match="nothing to try again"):
+        runners.retry(bench.world, requested_by="x")
+
+
+def _fail_once() -> Callable[[World], None]:
+    left = [Refused("not now")]
+
+    def effect(world: World) -> None:
+        if left:
+            raise left.pop()
+    return effect
+
+
+def test_cancel_is_asked_for_by_file_and_refused_when_too_late(tmp_path: Path) -> None:
+    def ask(world: World) -> None:
+        assert runners.cancel(world, bench.tasks).cancel
+
+    def too_late(world: World) -> None:
+        with pytest.raises(Refused, match="cannot be cancelled"):
+            runners.cancel(world, bench.tasks)
+
+    bench = Bench(tmp_path, effects={"a": ask})
+    with pytest.raises(UsageError):
+        runners.cancel(bench.world, bench.tasks)
+    bench.submit("reinstall")
+    assert bench.run() is Outcome.CANCELLED and bench.steps["undo"].applied == 1
+    bench.steps["a"].effect, bench.steps["b"].effect = None, too_late
+    bench.submit("reinstall")
+    assert bench.run() is Outcome.DONE
+
+
+# duties
+
+
+def test_in_the_working_slot_all_is_well(bench: Bench) -> None:
+    assert duties.decide(bench.world, None) == duties.Duty()
+
+
+def test_a_stale_arming_is_forgotten(bench: Bench) -> None:
+    bench.at(current=WORKING, primary=WORKING, armed=IMAGE)
+    assert bench.run() is None and bench.boot.now.armed is None and "disarmed" in bench.messages()
+
+
+def test_a_stray_image_slot_goes_back_to_working_after_a_grace_time(bench: Bench) -> None:
+    bench.at(current=IMAGE, primary=WORKING).slot(WORKING)
+    assert bench.run() is Outcome.REBOOTING
+    assert bench.machine.reboots == 1 and bench.slept == 300
+
+
+def test_a_request_in_the_grace_time_comes_first(bench: Bench) -> None:
+    bench.at(current=IMAGE, primary=WORKING).slot(WORKING)
+    sleep, asked = bench.sleep, []
+
+    def sleep_and_ask(seconds: float) -> None:
+        sleep(seconds)
+        if not asked:
+            asked.append(bench.submit("update"))
+
+    bench.sleep = sleep_and_ask  # type: ignore[method-assign]
+    assert bench.run() is Outcome.REBOOTING
+    assert bench.last.id == asked[0].id and bench.last.state is TxnState.DONE
+
+
+def test_a_confirm_in_the_grace_time_ends_it(bench: Bench) -> None:
+    bench.at(current=WORKING, primary=IMAGE).slot(WORKING)
+    sleep = bench.sleep
+
+    def confirm(seconds: float) -> None:
+        sleep(seconds)
+        bench.boot.set_primary(WORKING)
+
+    bench.sleep = confirm  # type: ignore[method-assign]
+    assert bench.run() is None and bench.machine.reboots == 0
+
+
+def test_going_back_is_limited(bench: Bench) -> None:
+    bench.at(current=IMAGE, primary=WORKING, tries=None).slot(WORKING)
+    for _ in range(3):
+        assert bench.run() is Outcome.REBOOTING
+    assert bench.run() is None and bench.machine.reboots == 3
+    assert "ended in the image slot again" in duties.decide(bench.world, None).why
+    bench.at(current=WORKING, primary=WORKING)
+    assert bench.run() is None
+    bench.at(current=IMAGE, primary=WORKING)
+    assert bench.run() is Outcome.REBOOTING
+
+
+def test_without_a_state_partition_the_node_stays_in_the_wrong_slot(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, world=simple_world(files=FakeStateFiles(on_partition=False)))
+    bench.at(current=IMAGE, primary=WORKING)
+    assert bench.run() is None and bench.machine.reboots == 0
+    assert "no state partition" in duties.decide(bench.world, None).why
+
+
+def test_a_failed_new_system_is_left_for_the_image_slot_which_stays(bench: Bench) -> None:
+    failed = Transaction(id=new_id(1.0), task="reinstall", steps=(), state=TxnState.FAILED, note="no SSH")
+    Journal(bench.world.files).save(failed)
+    bench.at(current=WORKING, primary=IMAGE).slot(WORKING)
+    assert bench.run() is Outcome.REBOOTING and "no SSH" in bench.messages()
+    bench.boot.power_on()
+    assert bench.boot.now.current is IMAGE
+    assert bench.run() is None and bench.machine.reboots == 1
+    assert "no SSH" in duties.decide(bench.world, failed).why
+
+
+def test_a_dead_working_slot_is_offered_a_reinstall(bench: Bench) -> None:
+    bench.at(current=IMAGE, primary=WORKING, tries=0).slot(IMAGE)
+    assert bench.run() is None and bench.machine.reboots == 0
+    duty = duties.decide(bench.world, None)
+    assert "used up its boot tries" in duty.why and "k8r-agent reinstall" in duty.hint
+
+
+def test_a_dead_working_slot_is_reinstalled_when_so_configured_but_not_for_ever(tmp_path: Path) -> None:
+    settings = Settings(boot=BootSettings(when_working_dead="reinstall"))
+    bench = Bench(tmp_path, world=simple_world(settings=settings))
+    bench.at(current=IMAGE, primary=WORKING, tries=0).slot(IMAGE, digest="ab")
+    assert bench.run() is Outcome.DONE  # both automatic ones: the toys leave the slots as they are
+    assert bench.last.task == "reinstall" and bench.run() is None
+    assert "did not last" in duties.decide(bench.world, bench.last).why
+    bench.submit("update")  # the timer may ask for that: it gives nothing back
+    assert bench.run() is Outcome.DONE and bench.last.task == "update"
+    bench.submit("reinstall")
+    assert bench.run() is Outcome.DONE
+
+
+def test_a_fresh_disk_is_set_up_by_itself(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, world=simple_world(files=FakeStateFiles(on_partition=False)))
+    bench.world.state.uuid = None  # type: ignore[attr-defined]
+    bench.at(current=IMAGE, primary=IMAGE)
+    bench.steps["b"].effect = lambda world: world.slots.set_status(WORKING, SlotStatus(state=SlotState.OK))
+    assert bench.run() is Outcome.DONE and bench.last.task == "first-boot"
+
+
+def test_a_first_boot_that_failed_is_not_repeated_by_itself(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, effects={"a": lambda w: (_ for _ in ()).throw(Refused("foreign state"))})
+    bench.world.state.uuid = None  # type: ignore[attr-defined]
+    bench.at(current=IMAGE, primary=IMAGE)
+    assert bench.run() is Outcome.FAILED
+    assert bench.run() is None and bench.steps["a"].applied == 1
+    assert "foreign state" in duties.decide(bench.world, bench.last).why
+
+
+def test_a_state_partition_that_cannot_be_mounted_is_no_fresh_disk(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, world=simple_world(files=FakeStateFiles(on_partition=False)))
+    bench.at(current=IMAGE, primary=IMAGE)
+    assert bench.run() is None and "nothing is formatted" in duties.decide(bench.world, None).why
+
+
+@pytest.mark.parametrize("error", [DiskAmbiguous("two disks"), FetchError("odd")])
+def test_what_cannot_be_observed_is_not_acted_upon(bench: Bench, error: K8rError) -> None:
+    bench.world.disks.error = error  # type: ignore[attr-defined]
+    bench.at(current=IMAGE, primary=WORKING)
+    assert bench.run() is None and bench.machine.reboots == 0
+    assert str(error) in duties.decide(bench.world, None).why
+
+
+def test_a_rescue_system_does_nothing_by_itself(bench: Bench) -> None:
+    bench.at(current=None, primary=IMAGE)
+    assert bench.run() is None and "not booted from" in duties.decide(bench.world, None).why
+
+
+def test_damaged_counters_count_as_used_up() -> None:
+    files = FakeStateFiles()
+    files.write("duties.json", b"{")
+    assert duties.counters(files).returns == duties.RETURNS
+
+
+# boot steps
+
+
+def armed_world() -> World:
+    world = simple_world()
+    for slot in Slot:
+        world.slots.set_status(slot, SlotStatus(state=SlotState.OK, txn="t1"))
+    world.txn = Transaction(id="t1", task="reinstall", steps=())
+
+    def remember(name: str, value: str) -> Transaction:
+        assert world.txn
+        return replace(world.txn, facts={**world.txn.facts, name: value})
+
+    world.remember_fact = remember
+    return world
+
+
+def apply(step: Any, world: World) -> None:
+    try:
+        step.apply(world)
+    except Exception as stop:
+        if type(stop).__name__ != "RebootRequested":
+            raise
+
+
+def power_on(world: World, *, works: bool = True) -> None:
+    assert isinstance(world.boot, SimpleBoot) and isinstance(world.machine, SimpleMachine)
+    world.boot.power_on(works=works)
+    world.machine.boot += 1
+
+
+def test_a_boot_is_done_in_a_later_boot_only() -> None:
+    world, step = armed_world(), BootImage()
+    assert not step.done(world)
+    apply(step, world)
+    assert world.boot.state().armed is IMAGE and not step.done(world)
+    assert "has not rebooted" in step.explain(world)
+    power_on(world)
+    assert step.done(world)
+
+
+def test_a_boot_that_fell_back_explains_itself() -> None:
+    world, step = armed_world(), BootImage()
+    apply(step, world)
+    power_on(world, works=False)
+    assert not step.done(world)
+    assert step.explain(world) == "the image slot did not come up; the node fell back to working"
+
+
+def test_started_in_the_image_slot_there_is_nothing_to_boot() -> None:
+    world = armed_world()
+    world.boot.try_once(IMAGE)
+    power_on(world)
+    assert BootImage().done(world)
+
+
+def test_running_from_working_is_not_having_booted_the_new_one() -> None:
+    assert not BootWorking().done(armed_world())
+
+
+@pytest.mark.parametrize("step", [BootImage(), BootWorking()])
+def test_a_slot_without_kernel_or_content_is_not_booted(step: Any) -> None:
+    world = armed_world()
+    world.boot.kept.pop(step.slot)  # type: ignore[attr-defined]
+    with pytest.raises(K8rError, match="not booted"):
+        step.apply(world)
+    world = armed_world()
+    world.slots.set_status(step.slot, SlotStatus(state=SlotState.PENDING, txn="t1"))
+    with pytest.raises(K8rError, match="not booted"):
+        step.apply(world)
+    assert world.boot.state().armed is None
+
+
+def test_a_working_slot_of_another_transaction_is_not_booted() -> None:
+    world = armed_world()
+    world.slots.set_status(WORKING, SlotStatus(state=SlotState.OK, txn="t0"))
+    with pytest.raises(K8rError, match="has not written it"):
+        BootWorking().apply(world)
+
+
+def test_the_image_slot_becomes_primary_only_from_itself() -> None:
+    world = armed_world()
+    with pytest.raises(Refused):
+        SetPrimaryImage().apply(world)
+    world.boot.try_once(IMAGE)
+    power_on(world)
+    SetPrimaryImage().apply(world)
+    assert SetPrimaryImage().done(world)
+
+
+def test_after_a_failure_the_image_slot_is_held_only_past_the_point_of_no_return() -> None:
+    world, step = armed_world(), HoldImage()
+    world.boot.try_once(IMAGE)
+    power_on(world)
+    assert step.done(world)
+    assert world.txn
+    world.txn = replace(world.txn, tries={"set-primary-image": 1})
+    assert not step.done(world)
+    step.apply(world)
+    assert world.boot.state().primary is IMAGE
+
+
+def test_disarm() -> None:
+    world = armed_world()
+    world.boot.try_once(IMAGE)
+    assert not Disarm().done(world)
+    Disarm().apply(world)
+    assert Disarm().done(world)
