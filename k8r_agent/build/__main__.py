@@ -32,7 +32,10 @@ class Console:
         self._step, self._step_start, self._next = text, time.monotonic(), 0.0
         if self._quiet:
             return
-        print(f"{text} …", file=sys.stderr, end="" if self._terminal else "\n", flush=True)
+        if self._terminal:
+            print(f"{text} …", file=sys.stderr, end="", flush=True)
+        else:
+            print(f"[{time.monotonic() - self._start:4.0f} s] {text}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         self._close()

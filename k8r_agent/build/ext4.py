@@ -49,17 +49,17 @@ def make(tree: Path, image: Path, *, size: int, release: int, epoch: int, log: P
     with image.open("wb") as file:
         file.truncate(size)
     config = image.with_suffix(".conf")  # the host's taste in features must not reach the image
-    config.write_text("[fs_types]\n\text4 = {\n\t}\n")
+    config.write_text("[fs_types]\n\text4 = {\n\t\tinode_size = 256\n\t}\n")
     env = {"E2FSPROGS_FAKE_TIME": str(epoch), "SOURCE_DATE_EPOCH": str(epoch), "LC_ALL": "C", "TZ": "UTC",
            "MKE2FS_CONFIG": str(config)}
     features = _FEATURES + (",^orphan_file" if _knows_orphan_file(commands) else "")
     try:
         commands.run(
             ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", "256", "-m", "1", "-i", "16384",
-             "-J", f"size={JOURNAL_MIB}", "-L", LABELS[IMAGE], "-U", str(derive("image", release)),
+             "-J", f"size={JOURNAL_MIB}", "-L", LABELS[IMAGE], "-U", str(derive("checksums")),
              "-O", f"has_journal,ext_attr,resize_inode,dir_index,filetype,extent,flex_bg,sparse_super,large_file,"
                    f"huge_file,dir_nlink,extra_isize,{features}",
-             "-E", f"hash_seed={derive('hash', release)},lazy_itable_init=0,lazy_journal_init=0,nodiscard,"
+             "-E", f"hash_seed={derive('directories')},lazy_itable_init=0,lazy_journal_init=0,nodiscard,"
                    "root_owner=0:0",
              "-d", str(tree), str(image)], timeout=900, log=log, env=env)
     except CommandFailed as error:
@@ -68,6 +68,9 @@ def make(tree: Path, image: Path, *, size: int, release: int, epoch: int, log: P
                          hint="give a larger --size" if full else error.hint) from None
     finally:
         config.unlink()
+    # The checksums are seeded by the UUID that mke2fs saw. The same one for all releases, and the release's own only
+    # now, leaves two releases different in what is different: 13 000 inodes would carry new checksums otherwise.
+    commands.run(["tune2fs", "-U", str(derive("image", release)), str(image)], log=log, env=env)
     _fix_times(image, epoch=epoch, log=log, commands=commands, env=env)
 
 

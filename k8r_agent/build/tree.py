@@ -25,7 +25,7 @@ UseDomains=yes
 # A golden image starts what its packages enabled and nothing else: without this the "first boot" that an
 # uninitialised machine-id announces would enable every unit that ships a preset.
 PRESET = "disable *\n"
-INITRAMFS_CONF = "MODULES=most\nCOMPRESS=zstd\nCOMPRESSLEVEL=19\nRESUME=none\n"
+INITRAMFS_CONF = "MODULES=most\nCOMPRESS=zstd\nCOMPRESSLEVEL=9\nRESUME=none\n"
 # Modules that an initramfs of MODULES=most leaves out and that the k8r scripts need before the root is there.
 INITRAMFS_MODULES = (
     "ext4", "overlay", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "efivarfs", "loop",
