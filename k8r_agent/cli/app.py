@@ -43,7 +43,7 @@ def _dispatch(argv: list[str], console: Console, node: Node | None) -> int:
         return Exit.OK
     words = [word for word in argv if word != "--json"]
     verb = _find(words[0] if words else "", (*EVERYDAY, *PLUMBING), "")
-    rest, path = argv[argv.index(verb.name) + 1:], verb.name
+    rest, path = [*argv[argv.index(verb.name) + 1:], *(["--json"] if "--json" in argv else [])], verb.name
     suffix = ""
     if verb.members:
         member = next((word for word in rest if not word.startswith("-")), "")

@@ -5,8 +5,6 @@ The runner does not know who watches. Whoever follows may go away at any time, a
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import PROGRAM, Console
@@ -25,16 +23,15 @@ IDLE = 30.0  # seconds a request may lie in the queue before that is worth a rem
 class Follower:
     """Shows events as they happen and a progress line between them."""
 
-    def __init__(self, console: Console, node: Node, *, sleep: Callable[[float], None] = time.sleep,
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._node, self._sleep, self._clock = console, node, sleep, clock
-        self._line = ProgressLine(console.err, clock=clock, columns=_columns())
+    def __init__(self, console: Console, node: Node) -> None:
+        self._console, self._node = console, node
+        self._line = ProgressLine(console.err, columns=_columns())
         self._seen = node.event_number()
 
     def follow(self, request: str, *, quiet: bool = False) -> Transaction | None:
         """Until the transaction with that id has ended; None when somebody pressed Ctrl-C. Raises K8rError when
         the request was refused."""
-        started, warned = self._clock(), quiet
+        waited, warned = 0.0, quiet
         try:
             while True:
                 txn = self._node.transaction()
@@ -47,11 +44,12 @@ class Follower:
                     self._progress(found)
                 elif not self._waiting(request):
                     raise self._refused(request)
-                elif not warned and self._clock() - started > IDLE:
+                elif not warned and waited > IDLE:
                     warned = True
                     self._console.note("still in the queue: is k8r-runner.service running? (systemctl status "
                                        "k8r-runner)")
-                self._sleep(INTERVAL)
+                self._node.sleep(INTERVAL)
+                waited += INTERVAL
         except KeyboardInterrupt:
             self._line.end()
             self._console.note("", "detached; the runner goes on.", f"Re-attach with: {PROGRAM} task watch")
@@ -61,7 +59,7 @@ class Follower:
         """In the queue, or taken from it a moment ago."""
         if any(r.id == request for r in self._node.queue.pending()):
             return True
-        self._sleep(INTERVAL)
+        self._node.sleep(INTERVAL)
         txn = self._node.transaction()
         return txn is not None and txn.id == request
 

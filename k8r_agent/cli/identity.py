@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from k8r_agent.cli.console import Console
 from k8r_agent.errors import Exit
 
 if TYPE_CHECKING:
     from k8r_agent.cli.node import Node
+    from k8r_agent.effects.identity import NodeIdentity
 
 
 def run_capture(args: Namespace, console: Console, node: Node) -> int:
@@ -23,9 +24,10 @@ def run_capture(args: Namespace, console: Console, node: Node) -> int:
 def run_apply(args: Namespace, console: Console, node: Node) -> int:
     """Uses whatever is valid of the configuration: a typing error in k8r.toml must not cost the way in."""
     node.require_root("identity apply")
-    settings, problems = node.lenient()
+    _, problems = node.lenient()
     console.note(*(f"configuration: {problem}" for problem in problems))
-    node.apply_identity(settings)
-    console.say("the node's identity is applied")
-    console.result({"applied": True, "problems": [problem.as_dict() for problem in problems]})
+    changed = cast("NodeIdentity", node.world.identity).apply()
+    console.say(*(changed or ["the node's identity is in place already"]))
+    console.result({"applied": True, "changed": list(changed),
+                    "problems": [problem.as_dict() for problem in problems]})
     return Exit.BAD_CONFIG if problems else Exit.OK

@@ -77,9 +77,9 @@ def _settings() -> str:
         lines += [f"## [{section}]", "", summary, ""]
         for row in TABLE:
             if row.section == section:
-                lines += [f"**{row.key}** = *{row.kind}*",
-                          f":   {row.help[0].upper()}{row.help[1:]}. {row.doc} Default: `{toml_text(row, row.default)}`.",
-                          ""]
+                meaning = f"{row.help[0].upper()}{row.help[1:]}. {row.doc}"
+                default = f"Default: `{toml_text(row, row.default)}`."
+                lines += [f"**{row.key}** = *{row.kind}*", f":   {meaning} {default}", ""]
     return "\n".join(lines)
 
 

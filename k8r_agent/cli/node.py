@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from k8r_agent.ports.bundle import Bundles
     from k8r_agent.ports.statefiles import StateFiles
     from k8r_agent.ports.step import Slots, Step, World
+    from k8r_agent.steps.duties import Duty
     from k8r_agent.store.events import EventLog
     from k8r_agent.store.journal import Journal
     from k8r_agent.store.lock import Lock
@@ -71,10 +72,9 @@ class Node:
     def world(self) -> World:
         if self._world is not None:
             return self._world
-        from importlib import import_module
+        from k8r_agent.world import real
 
-        world: World = import_module("k8r_agent.world").real(self.lenient()[0])
-        return world
+        return real(self.lenient()[0])
 
     @cached_property
     def files(self) -> StateFiles:
@@ -185,8 +185,11 @@ class Node:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def apply_identity(self, settings: Settings) -> None:
-        raise NotImplementedError
+    def duty(self, last: Transaction | None) -> Duty:
+        """What the runner would do, or not do, by itself now."""
+        from k8r_agent.steps.duties import decide
+
+        return decide(self.world, last)
 
     def unit_active(self, unit: str) -> bool:
         """False as well when systemd cannot be asked: then nobody can say that it is."""

@@ -33,6 +33,8 @@ class Report:
     queued: tuple[Request, ...]
     floor: int
     source: str
+    duty: str  # why the runner does something, or holds back, by itself
+    duty_hint: str
     problems: tuple[tuple[str, str], ...] = field(default=())
 
     @property
@@ -55,6 +57,7 @@ def gather(node: Node) -> Report:
     settings, mistakes = node.lenient()
     facts = attempt(node.facts, None)
     last = attempt(node.transaction, None)
+    duty = attempt(lambda: node.duty(last), None) if facts else None
     report = Report(
         hostname=node.hostname(), role=settings.node.role, now=node.now(), facts=facts,
         boot=attempt(node.boot_state, None) if facts else None,
@@ -62,7 +65,7 @@ def gather(node: Node) -> Report:
                for slot in (Slot.WORKING, Slot.IMAGE)},
         persistent=node.files.persistent(), last=last, position=node.position() if last else "",
         queued=attempt(node.queue.pending, ()), floor=attempt(node.slots.release_floor, 0),
-        source=settings.update.source,
+        source=settings.update.source, duty=duty.why if duty else "", duty_hint=duty.hint if duty else "",
     )
     problems += _found(report)
     if mistakes:
@@ -103,24 +106,16 @@ def advice(report: Report) -> str:
         return f"{report.last.task} is running: `k8r-agent task watch`"
     if report.queued:
         return f"{report.queued[0].task} is queued: `k8r-agent task watch`"
+    if report.duty:
+        return report.duty + (f": {report.duty_hint}" if report.duty_hint else "")
     return _by_slot(report) or _by_last(report) or _by_release(report) or "nothing to do"
 
 
 def _by_slot(report: Report) -> str:
-    """A node that runs from the image slot outside a transaction wants attention first."""
-    working, image, boot = report.slots[Slot.WORKING], report.slots[Slot.IMAGE], report.boot
-    if report.current is Slot.IMAGE:
-        if working.state is SlotState.PENDING:
-            return "the working slot is half written: `k8r-agent reinstall` writes it again"
-        if boot and boot.primary is Slot.WORKING:
-            return "the working slot did not come up: `k8r-agent reboot --slot working` tries it again, " \
-                   "`k8r-agent reinstall` rewrites it"
-        return "the node runs from the image slot: `k8r-agent reinstall` makes a working slot"
-    if boot and report.current is Slot.WORKING and boot.primary is Slot.IMAGE:
-        return "the next boot goes to the image slot: `k8r-agent confirm` keeps this system"
+    image, boot = report.slots[Slot.IMAGE], report.boot
     if boot and boot.armed:
         return f"the next boot goes to the {boot.armed} slot, once: `k8r-agent reboot`"
-    if image.state is SlotState.PENDING:
+    if report.current is Slot.WORKING and image.state is SlotState.PENDING:
         return "the image slot is half written: `k8r-agent update` writes it again"
     return ""
 
