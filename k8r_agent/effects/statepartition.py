@@ -16,6 +16,7 @@ from k8r_agent.errors import K8rError, NoState, Protected, Refused, StateError
 from k8r_agent.model import marker as markers
 from k8r_agent.model.layout import STATE, STATE_LABELS, Disk, Partition
 from k8r_agent.model.partitioning import state_label
+from k8r_agent.model.slots import Slot
 from k8r_agent.ports.blockdev import Disks
 from k8r_agent.ports.bootfiles import BootFiles
 from k8r_agent.ports.statefiles import StateFiles
@@ -85,14 +86,18 @@ class NodeStatePartition:
         if signature and found != uuid:
             self._adopt(disk, partition, signature, found)
             return
+        facts = self._disks.facts()
+        if not signature and facts.loader and facts.slot is Slot.WORKING:
+            # The working slot is written after this: this node has had its state partition.
+            raise NoState(f"the state partition {partition.device} and its marker are both gone",
+                          why="neither a file system nor k8r/state on the boot partition is there", hint=_LOST)
         try:
             self._disks.make_filesystem(partition, label=self._label, uuid=uuid)
         except Protected:
             if found != uuid:
                 raise
-            # Ours, and in use before: only the marker got lost. Its content is the state.
-        self._mark(disk, uuid)
-        self._take(partition)
+            # Ours, and mounted before: cut between mount and marker, or the marker got lost. Its content is the state.
+        self._take(disk, partition, mark=uuid)
 
     def _adopt(self, disk: Disk, partition: Partition, signature: str, found: str) -> None:
         where = f"{partition.device} carries {signature} of another life of this disk"
@@ -113,8 +118,7 @@ class NodeStatePartition:
         for name in OF_A_LIFE:
             for path in (*_walk(staged, name), name):
                 staged.remove(path)
-        self._mark(disk, found)
-        self._take(partition)
+        self._take(disk, partition, mark=found)
 
     def _mount_initialised(self, disk: Disk, partition: Partition, marker: str) -> None:
         """Normally the initramfs did this; here the agent was killed in between, or it failed there."""
@@ -123,13 +127,14 @@ class NodeStatePartition:
         if found != expected:
             raise NoState(f"the state partition {partition.device} is not readable as what it was",
                           why=f"marker: {marker or 'damaged'}; found: {found or 'no file system'}", hint=_LOST)
-        if not marker:
-            self._mark(disk, found)
-        self._take(partition)
+        self._take(disk, partition, mark="" if marker else found)
 
-    def _take(self, partition: Partition) -> None:
+    def _take(self, disk: Disk, partition: Partition, *, mark: str) -> None:
+        """The marker comes when the content is complete: the next boot mounts what has one."""
         staged, volatile = self._staged(partition), self._mounts.volatile()
         move_in(volatile, staged)
+        if mark:
+            self._mark(disk, mark)
         self._mounts.publish(partition)
         # What somebody queued in between went to RAM.
         move_in(volatile, staged, only="queue")

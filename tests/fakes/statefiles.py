@@ -92,11 +92,6 @@ class FakeStateFiles:
                         self.medium[name] = new
         self.live = dict(self.medium)
 
-    def move_to_partition(self, present: dict[str, bytes] | None = None) -> None:
-        """The state partition was mounted: files in RAM become durable beside those `present` on it."""
-        self.live = {**(present or {}), **self.live}
-        self.medium, self.on_partition = dict(self.live), True
-
     def _begin(self, verb: str, name: str) -> None:
         _check(name)
         self.writes += 1
