@@ -1,0 +1,39 @@
+"""The files of a fresh boot partition, per boot backend: primary = image, so that the first boot is the image slot."""
+
+from __future__ import annotations
+
+from k8r_agent.boot import assetfiles, grubfiles, sdfiles
+from k8r_agent.boot.grubimage import SD_BOOT
+from k8r_agent.errors import BootError
+from k8r_agent.model.boot import BootAssets
+from k8r_agent.model.slots import Slot
+
+LOADERS = ("systemd-boot", "grub")
+EFI = "EFI/BOOT/BOOTX64.EFI"  # what a firmware boots without having been told anything
+
+
+def asset_files(loader: str, slot: Slot, letter: str, assets: BootAssets) -> dict[str, bytes]:
+    """Path → content of one asset directory."""
+    files = assetfiles.render(assets)
+    if loader == "grub":
+        files = {grubfiles.ARGUMENTS: grubfiles.render_arguments(assets.cmdline),
+                 grubfiles.KERNEL_SUM: grubfiles.render_kernel_sum(assets.kernel), **files}
+    return {f"{assetfiles.directory(slot, letter)}/{name}": data for name, data in files.items()}
+
+
+def initial_files(loader: str, assets: BootAssets, *, efi: bytes, guard: bytes | None = None,
+                  tries: int = 3) -> dict[str, bytes]:
+    """Path → content. `efi` is the loader; `guard` (only for systemd-boot) is started by the firmware in its place.
+
+    Raises BootError when the kernel arguments do not fit, or for a loader that is not one of LOADERS.
+    """
+    files = asset_files(loader, Slot.IMAGE, "a", assets)
+    if loader == "grub":
+        decision = grubfiles.GrubDecision(primary=Slot.IMAGE, tries=tries)
+        return {**files, EFI: efi, grubfiles.ENV: grubfiles.render_decision(decision)}
+    if loader != "systemd-boot":
+        raise BootError(f"no boot loader is called {loader!r}", hint=f"one of {', '.join(LOADERS)}")
+    programs = {EFI: efi} if guard is None else {EFI: guard, SD_BOOT: efi}
+    entry = f"{sdfiles.ENTRIES}/{sdfiles.EntryName(slot=Slot.IMAGE)}"
+    return {**files, **programs, sdfiles.LOADER_CONF: sdfiles.render_loader_conf(Slot.IMAGE),
+            entry: sdfiles.render_entry(Slot.IMAGE, "a", assets.cmdline)}
