@@ -176,10 +176,13 @@ class NodeIdentity:
         return tuple(done)
 
     def _apply_hostname(self) -> Iterator[str]:
-        """k8r.toml, else what was kept, else what the system has, else a name of its own (DHCP servers and people
-        tell nodes apart by it). Derived, because a machine-id is not to be shown (machine-id(5))."""
+        """k8r.toml, else the original of the kept and the present one, else a name of its own (DHCP servers and
+        people tell nodes apart by it). Derived, because a machine-id is not to be shown (machine-id(5))."""
         kept = (self._kept("hostname") or b"").decode("ascii", "replace").strip()
-        name = self._settings.node.hostname or (kept if _HOSTNAME.fullmatch(kept) else "") or self._hostname()
+        names = [kept if _HOSTNAME.fullmatch(kept) else "", self._hostname()]
+        if (self._root / STAMP).exists():
+            names.reverse()
+        name = self._settings.node.hostname or names[0] or names[1]
         if not name:
             machine_id = read(self._root / "etc/machine-id") or os.urandom(16)
             name = "node-" + hashlib.sha256(b"k8r hostname" + machine_id.strip()).hexdigest()[:8]
