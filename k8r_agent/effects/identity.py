@@ -47,10 +47,10 @@ class NodeIdentity:
     """The Identity port, and apply(), which the boot needs before anything else runs."""
 
     def __init__(self, *, files: StateFiles, settings: Settings | None = None, commands: Commands | None = None,
-                 root: Path = Path("/"), store: Callable[[], Path] | None = None,
-                 set_hostname: Callable[[str], None] = socket.sethostname) -> None:
+                 root: Path = Path("/"), set_hostname: Callable[[str], None] = socket.sethostname) -> None:
         self._files, self._settings, self._commands = files, settings or Settings(), commands
-        self._root, self._store, self._set_hostname = root, store, set_hostname
+        self._root, self._set_hostname = root, set_hostname
+        self._store = (lambda: files.root) if isinstance(files, StateDirectory) else None
 
     # capture
 
@@ -339,5 +339,4 @@ class NodeIdentity:
 
 def local(settings: Settings) -> NodeIdentity:
     """This system's own, kept wherever the agent's state is now."""
-    files = StateDirectory()
-    return NodeIdentity(files=files, settings=settings, commands=commands(), store=lambda: files.root)
+    return NodeIdentity(files=StateDirectory(), settings=settings, commands=commands())

@@ -48,7 +48,7 @@ class Node:
         self.keygen, self.hostname = KeyGenerator(), ""
         self.files = StateDirectory(self.state, mounted=lambda path: True)
         self.identity = NodeIdentity(files=self.files, settings=settings or Settings(), commands=self.keygen,
-                                     root=self.root, store=lambda: self.state, set_hostname=self._name)
+                                     root=self.root, set_hostname=self._name)
 
     def _name(self, name: str) -> None:
         self.hostname = name
