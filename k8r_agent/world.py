@@ -76,10 +76,9 @@ class _Parts:
                                      tries=self._settings.boot.tries)
 
     def _make_disks(self) -> NodeDisks:
-        from k8r_agent.effects.device import open_device
         from k8r_agent.effects.disks import NodeDisks
 
-        return NodeDisks(self._commands, open_device, primary=lambda: self._boot.state().primary)
+        return NodeDisks(self._commands, primary=lambda: self._boot.state().primary)
 
     def _make_state(self) -> NodeStatePartition:
         from k8r_agent.effects.statemount import StateMounts
