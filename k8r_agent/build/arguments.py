@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import k8r_agent
-from k8r_agent.build.options import COMPRESSIONS, LOADERS, TABLES
+from k8r_agent.boot.loaderfiles import LOADERS
+from k8r_agent.build.options import COMPRESSIONS, TABLES
 from k8r_agent.model.units import parse_size
 
 _EPILOG = "Exit codes: 0 ok, 1 failed, 2 usage. See k8r-image(8)."
@@ -99,7 +100,6 @@ def _disk(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--image-size", type=_size, default=0, metavar="SIZE", help="of the image slot's partition")
     verb.add_argument("--table", choices=TABLES, default="gpt", help="default gpt")
     verb.add_argument("--signers", type=_file, metavar="FILE", help="check the signature against this file first")
-    verb.add_argument("--efi", type=_file, metavar="FILE", help="loader program instead of the one in the image")
 
 
 def _sign(verb: argparse.ArgumentParser) -> None:

@@ -8,11 +8,12 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from k8r_agent.errors import BuildError, UsageError
+from k8r_agent.boot.assetfiles import CMDLINE, INITRD, KERNEL, NAMES, RELEASE
+from k8r_agent.boot.sdfiles import render_entry
+from k8r_agent.errors import BootError, BuildError, UsageError
 from k8r_agent.model.boot import BootAssets
+from k8r_agent.model.slots import Slot
 
-NAMES = ("vmlinuz", "initrd.img", "cmdline", "release")
-MAX_CMDLINE = 300  # bytes: with the arguments of the boot protocol a systemd-boot entry must fit one sector
 _OURS = re.compile(r"(?:^|\s)(root|boot|ro|rw|k8r\.[a-z.]+|panic|fsck\.mode|systemd\.gpt_auto|init)(?:=|\s|$)")
 
 
@@ -21,8 +22,10 @@ def check_cmdline(text: str) -> str:
     text = " ".join(text.split())
     if not text.isascii() or not text.isprintable():
         raise UsageError("--cmdline: only printable ASCII", why=f"{text!r}")
-    if len(text) > MAX_CMDLINE:
-        raise UsageError(f"--cmdline is {len(text)} bytes long", why=f"at most {MAX_CMDLINE} fit")
+    try:
+        render_entry(Slot.WORKING, "a", text)
+    except BootError as error:
+        raise UsageError(f"--cmdline is {len(text)} bytes long", why=str(error), hint=error.hint) from None
     if match := _OURS.search(text):
         raise UsageError(f"--cmdline: {match[1]} is set by the boot protocol")
     return text
@@ -56,8 +59,8 @@ def _from_files(found: Mapping[str, bytes], where: str) -> BootAssets:
     for name in NAMES:
         if not found.get(name):
             raise BuildError(f"{where} holds no complete boot assets", why=f"{name} is missing or empty")
-    return BootAssets(kernel=found["vmlinuz"], initrd=found["initrd.img"], cmdline=found["cmdline"].decode().strip(),
-                      release=found["release"].decode().strip())
+    return BootAssets(kernel=found[KERNEL], initrd=found[INITRD], cmdline=found[CMDLINE].decode().strip(),
+                      release=found[RELEASE].decode().strip())
 
 
 def from_tar(data: bytes) -> BootAssets:

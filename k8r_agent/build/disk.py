@@ -14,8 +14,8 @@ from pathlib import Path
 
 import zstandard
 
+from k8r_agent.boot import loaderfiles
 from k8r_agent.build import assets, bundle, fat, loaders, signing
-from k8r_agent.build.bootfiles import boot_files
 from k8r_agent.build.options import ESP_SIZE, MIB, DiskOptions
 from k8r_agent.build.progress import Progress
 from k8r_agent.build.seeds import derive
@@ -103,9 +103,8 @@ def make(options: DiskOptions, *, commands: FullCommands, progress: Progress) ->
         progress.step(f"writing {image.file} to the image partition")
         unpack_image(options.bundle, image, partial, wanted.image_start, progress)
         progress.step("making the boot partition")
-        efi = _loader(options, partial, wanted, stage, commands)
         boot = _boot_assets(options.bundle, _artifact(manifest, "boot"))
-        files = boot_files(options.loader, boot, efi=efi)
+        files = _boot_files(options.loader, boot, partial, wanted, stage, commands)
         epoch = _created(manifest)
         fat.make(partial, offset=wanted.boot_start, size=wanted.boot_size, files={**files, **config}, seed=seed,
                  epoch=epoch, stage=stage / "files", commands=commands)
@@ -180,12 +179,11 @@ def _boot_assets(directory: Path, artifact: Artifact) -> BootAssets:
     return assets.from_tar(data)
 
 
-def _loader(options: DiskOptions, disk: Path, wanted: Layout, stage: Path, commands: FullCommands) -> bytes:
-    if options.efi is not None:
-        return options.efi.read_bytes()
-    target = stage / loaders.EFI_NAME
-    loaders.take_from(disk, wanted.image_start, options.loader, target, commands)
-    return target.read_bytes()
+def _boot_files(loader: str, boot: BootAssets, disk: Path, wanted: Layout, stage: Path,
+                commands: FullCommands) -> dict[str, bytes]:
+    efi, *guard = (loaders.take_from(disk, wanted.image_start, program, stage, commands)
+                   for program in loaders.programs(loader))
+    return loaderfiles.initial_files(loader, boot, efi=efi, guard=guard[0] if guard else None)
 
 
 def read_config(options: DiskOptions) -> dict[str, bytes]:

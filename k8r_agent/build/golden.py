@@ -96,8 +96,7 @@ def _system(golden: GoldenOptions, tar: Path, place: Place, commands: FullComman
     progress.step(f"installing {', '.join(deb.name for deb in golden.debs) or 'nothing more'}")
     chroot.install(root, golden.debs, epoch=golden.epoch, log=place.log, commands=commands)
     tree.configure(root, golden)
-    for loader in golden.loaders:
-        loaders.put_into(root, loader, work=place.work, commands=commands)
+    loaders.put_into(root, golden.loaders, work=place.work, commands=commands)
     progress.step("making the initramfs")
     version = chroot.make_initramfs(root, epoch=golden.epoch, log=place.log, commands=commands)
     tree.clean(root, golden)

@@ -23,9 +23,9 @@ def file_hash(path: Path) -> str:
 
 
 def _own_sources() -> Iterable[Path]:
-    """What decides the bytes of an image: this room and the loader files. Not the rest of the agent: that is a deb."""
+    """What decides the bytes of an image: this room and the GRUB programs. The rest of the agent comes as a deb."""
     package = Path(k8r_agent.__file__).parent
-    return sorted([*(package / "build").rglob("*.py"), *(package / "boot").glob("loader*.py")])
+    return sorted([*(package / "build").rglob("*.py"), package / "boot/grubimage.py"])
 
 
 def key(golden: GoldenOptions, bundle: BundleOptions, *, size: int, base: str, signing_key: str) -> str:

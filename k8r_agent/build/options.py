@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-LOADERS = ("systemd-boot", "grub")
 COMPRESSIONS = ("zstd", "xz", "none")
 TABLES = ("gpt", "dos")
 MIB = 1 << 20
@@ -58,4 +57,3 @@ class DiskOptions:
     image_size: int = 0
     table: str = "gpt"
     signers: Path | None = None
-    efi: Path | None = None

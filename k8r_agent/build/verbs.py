@@ -87,7 +87,7 @@ def make_bundle(args: argparse.Namespace, commands: FullCommands, progress: Prog
 
 def make_disk(args: argparse.Namespace, commands: FullCommands, progress: Progress) -> Report:
     options = DiskOptions(bundle=args.bundle, loader=args.loader, out=args.out, config=args.config, size=args.size,
-                          image_size=args.image_size, table=args.table, signers=args.signers, efi=args.efi)
+                          image_size=args.image_size, table=args.table, signers=args.signers)
     if args.dry_run:
         made = disk.plan(options)
     else:
