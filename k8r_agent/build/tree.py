@@ -36,6 +36,13 @@ INITRAMFS_MODULES = (
 # Work that makes no sense on a system that is replaced as a whole, or that would wake every node at one hour.
 _MASKED = ("systemd-firstboot.service", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer",
            "e2scrub_reap.service", "dpkg-db-backup.timer")
+# Debian leaves networkd off; these are the links that `systemctl enable` would make.
+_NETWORKD = (
+    ("multi-user.target.wants/systemd-networkd.service", "systemd-networkd.service"),
+    ("sockets.target.wants/systemd-networkd.socket", "systemd-networkd.socket"),
+    ("network-online.target.wants/systemd-networkd-wait-online.service", "systemd-networkd-wait-online.service"),
+    ("dbus-org.freedesktop.network1.service", "systemd-networkd.service"),
+)
 _EMPTIED = ("dev", "proc", "sys", "run", "tmp", "var/tmp", "var/cache/apt", "var/lib/apt/lists", "boot/firmware")
 _REMOVED = (
     "etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/fstab", "etc/.pwd.lock", "usr/sbin/policy-rc.d",
@@ -56,7 +63,6 @@ def prepare(tree: Path) -> None:
     modules = tree / "etc/initramfs-tools/modules"
     _write(modules, "# Needed before the root is mounted, on any machine.\n" + "\n".join(INITRAMFS_MODULES) + "\n")
     _write(tree / "etc/initramfs-tools/conf.d/k8r-image", INITRAMFS_CONF)
-    _write(tree / "usr/lib/systemd/system-preset/00-k8r.preset", PRESET)
     # No service may start while packages are configured.
     _write(tree / "usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", mode=0o755)
 
@@ -67,7 +73,11 @@ def configure(tree: Path, options: GoldenOptions) -> None:
     _write(tree / "usr/lib/k8r/version", f"{options.version}\n")
     if options.signers:
         _write(tree / "usr/lib/k8r/allowed_signers", options.signers)
+    # Only now: Debian's packages ask the presets before they enable their units.
+    _write(tree / "usr/lib/systemd/system-preset/00-k8r.preset", PRESET)
     _write(tree / "usr/lib/systemd/network/80-k8r-ethernet.network", NETWORK)
+    for wanted, unit in _NETWORKD:
+        _link(tree / "etc/systemd/system" / wanted, f"/lib/systemd/system/{unit}")
     if options.authorized_keys:
         (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         _write(tree / "root/.ssh/authorized_keys", options.authorized_keys, mode=0o600)
