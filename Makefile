@@ -5,6 +5,7 @@ SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 RUFF     := ruff==0.17.5
 MYPY     := mypy==2.4.1
 BUILD    := build
+LOADER   := systemd-boot
 
 # What goes into the package: a change of any of these makes a new .deb and new images.
 SOURCES  := $(shell find k8r_agent units tasks etc debian completion man -type f -not -name '*.pyc' \
@@ -53,7 +54,7 @@ $(BUILD)/.images: $(BUILD)/debs/.done tests/lab/images.py
 	@touch $@
 
 demo: images ## a node's whole life on a virtual machine: first boot, update, reinstall
-	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD)
+	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD) $(LOADER)
 
 quick: venv ## a developer's loop: unit, contract and reduced crash tests, linters (< 3 min)
 	$(PYTEST) -m "not slow and not loop and not bus and not nspawn and not node" \

@@ -1,0 +1,160 @@
+"""The demo: a node's whole life on a virtual machine, told as it happens.
+
+Usage: python3 -m tests.lab.demo BUILD_DIRECTORY [systemd-boot|grub]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.lab.accel import KVM, acceleration
+from tests.lab.agent import Agent
+from tests.lab.node import CommandError, Node
+from tests.lab.serial import MILESTONES
+from tests.lab.site import DISK_SIZE, GIB, RELEASES, Lab
+
+BOLD, DIM, PLAIN = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ \
+    else ("", "", "")
+NAME = "demo-1"
+CONSOLE = {"firmware": "firmware", "kernel": "kernel", "initramfs": "initramfs", "systemd": "systemd",
+           "reboot": "the node reboots", "panic": "kernel panic"}
+
+
+class Teller:
+    """Lines with the time since the start. Milestones come from the console's thread."""
+
+    def __init__(self) -> None:
+        self._start, self._lock, self._last = time.monotonic(), threading.Lock(), ""
+
+    def say(self, text: str, *, style: str = "") -> None:
+        with self._lock:
+            sys.stdout.write(f"{DIM}[{time.monotonic() - self._start:5.0f} s]{PLAIN} {style}{text}"
+                             f"{PLAIN if style else ''}\n")
+            sys.stdout.flush()
+
+    def chapter(self, text: str) -> None:
+        self.say("")
+        self.say(text, style=BOLD)
+
+    def console(self, _: str, line: str) -> None:
+        mark = next((name for name, seen in MILESTONES.items() if name in CONSOLE and seen.search(line)), "")
+        if mark and mark != self._last:
+            self._last = mark
+            self.say(f"  console: {CONSOLE[mark]}", style=DIM)
+        elif line.startswith("k8r: "):
+            self.say(f"  console: {line}", style=DIM)
+
+
+class Watcher:
+    """Tells each step of a transaction once it has ended, across reboots, until the transaction is over."""
+
+    def __init__(self, teller: Teller, node: Node) -> None:
+        self._teller, self._node, self._agent = teller, node, Agent(node)
+        self._seen = 0
+
+    def new_events(self) -> Iterator[dict[str, Any]]:
+        events = self._agent.events()
+        yield from events[self._seen:]
+        self._seen = len(events)
+
+    def skip(self) -> None:
+        self._seen = len(self._agent.events())
+
+    def tell(self) -> None:
+        for event in self.new_events():
+            if event["kind"] == "started" or not event["step"]:
+                continue
+            mark = {"succeeded": "✓", "failed": "✗"}.get(event["kind"], "·")
+            text = f"  {mark} {event['step']:<24} in {event['slot'] or '?':<8}"
+            took = f"{event['duration']:6.1f} s" if event["duration"] else ""
+            self._teller.say(f"{text} {took}  {event['message']}".rstrip())
+
+    def follow(self, task: str, *, timeout: float) -> None:
+        """Raises RuntimeError when the transaction fails, TimeoutError."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            with contextlib.suppress(CommandError):
+                self.tell()
+                txn = self._agent.transaction()
+                if txn.get("task") == task and txn.get("state") != "running":
+                    self.tell()
+                    if txn["state"] != "done":
+                        raise RuntimeError(f"{task} {txn['state']}: {txn.get('note')}")
+                    return
+            time.sleep(1.5)
+        raise TimeoutError(f"{task} did not end within {timeout:g} s")
+
+
+def command(teller: Teller, node: Node, text: str) -> int:
+    """Run at the node's prompt, its output as it comes."""
+    teller.say(f"root@{node.name}# {text}", style=BOLD)
+    process = subprocess.Popen(node.ssh_argv(text), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip():
+            teller.say(f"  {line.rstrip()}")
+    return process.wait()
+
+
+def life(lab: Lab, teller: Teller, loader: str) -> None:
+    kind = "KVM" if acceleration() == KVM else "emulation"
+    teller.chapter(f"A disk is flashed with {RELEASES[1]} and the node is switched on ({kind}, {loader})")
+    disk = lab.flash(NAME, loader=loader)
+    teller.say(f"  flashed onto a disk of {DISK_SIZE // GIB} GiB, with a k8r.toml that says the host name and a key")
+    node = lab.node(NAME, disk)
+    node.start()
+    node.wait_ssh(timeout=300)
+    teller.chapter("First boot: partitions, state, working slot")
+    watcher = Watcher(teller, node)
+    watcher.follow("first-boot", timeout=900)
+    node.wait_ssh()
+    teller.chapter(f"Update: release {RELEASES[2]} into the image slot, while the node works")
+    command(teller, node, f"k8r-agent check {lab.url(2)}")
+    if command(teller, node, f"k8r-agent update {lab.url(2)}"):
+        raise RuntimeError("the update failed")
+    watcher.skip()
+    teller.chapter("Reinstall: flip to the image slot, rewrite the working slot, come back")
+    command(teller, node, "k8r-agent reinstall --yes")
+    watcher.follow("reinstall", timeout=1200)
+    node.wait_ssh()
+    teller.chapter("What the node says about itself")
+    command(teller, node, "k8r-agent status")
+    command(teller, node, "k8r-agent events --last 0")
+    status = Agent(node).status()
+    assert {slot["release"] for slot in status["slots"].values()} == {2}, "release 2 on both slots"
+    node.stop()
+
+
+def main() -> int:
+    build, loader = Path(sys.argv[1]).resolve(), sys.argv[2] if len(sys.argv) > 2 else "systemd-boot"
+    teller = Teller()
+    workdir = build / "demo"
+    shutil.rmtree(workdir, ignore_errors=True)
+    lab = Lab(build, workdir, echo=teller.console)
+    try:
+        lab.start()
+        life(lab, teller, loader)
+        teller.chapter("Done: release 2 on both slots. The console log is in build/demo/demo-1/serial.log")
+        return 0
+    except (RuntimeError, TimeoutError, AssertionError) as error:
+        teller.chapter(f"The demo broke off: {error}")
+        for node in lab.nodes:
+            node.collect(build / "logs" / "demo")
+        teller.say("console, journal and state of the node are in build/logs/demo")
+        return 1
+    finally:
+        lab.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
