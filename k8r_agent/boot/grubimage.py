@@ -39,16 +39,18 @@ function k8r_boot {{
   set cmdline=
   load_env --file "($root)/$slot/$dir/{grubfiles.ARGUMENTS}" cmdline
   echo "k8r: $slot/$dir"
-  # A damaged kernel can hang without a word. A damaged initrd ends in a panic, which reboots.
+  # All that can be checked is checked before `linux`: after a kernel was loaded, GRUB 2.06 starts a second one with an
+  # empty command line. A damaged kernel can hang without a word; a damaged initrd ends in a panic, which reboots.
+  if [ ! -s "/$slot/$dir/{assetfiles.INITRD}" ]; then return 1; fi
   if [ -f "/$slot/$dir/{grubfiles.KERNEL_SUM}" ]; then
     if hashsum --hash sha256 --check "/$slot/$dir/{grubfiles.KERNEL_SUM}" --prefix "/$slot/$dir"; then true
     else return 1
     fi
   fi
   if linux "/$slot/$dir/{assetfiles.KERNEL}" boot=k8r "k8r.slot=$slot" {COMMON} "k8r.bootpart=$bootpart" $cmdline; then
-    if initrd "/$slot/$dir/{assetfiles.INITRD}"; then
-      boot
-    fi
+    if initrd "/$slot/$dir/{assetfiles.INITRD}"; then boot; fi
+    sleep 5
+    reboot
   fi
 }}
 
