@@ -125,10 +125,11 @@ class _Range:
 
 
 class _Direct:
-    """O_DIRECT needs an aligned buffer; one is kept per opened device."""
+    """O_DIRECT needs aligned buffers; as many are kept as threads read at a time."""
 
     def __init__(self, fd: int) -> None:
-        self._fd, self._buffer = fd, mmap.mmap(-1, _DIRECT_PIECE)
+        self._fd = fd
+        self._buffers: list[mmap.mmap] = []
 
     @classmethod
     def open(cls, fd: int) -> _Direct | None:
@@ -140,20 +141,25 @@ class _Direct:
         return cls(direct)
 
     def read(self, offset: int, length: int) -> bytes:
-        data = bytearray(length)
-        at = 0
-        with memoryview(self._buffer) as view:
+        buffer = self._buffers.pop() if self._buffers else mmap.mmap(-1, _DIRECT_PIECE)
+        try:
+            pieces: list[bytes] = []
+            at = 0
             while at < length:
-                got = os.preadv(self._fd, [view[:min(_DIRECT_PIECE, length - at)]], offset + at)
+                with memoryview(buffer) as view, view[:min(_DIRECT_PIECE, length - at)] as part:
+                    got = os.preadv(self._fd, [part], offset + at)
                 if got <= 0:
                     break
-                data[at:at + got] = view[:got]
+                pieces.append(buffer[:got])
                 at += got
-        return bytes(data[:at]) if at < length else bytes(data)
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        finally:
+            self._buffers.append(buffer)
 
     def close(self) -> None:
         os.close(self._fd)
-        self._buffer.close()
+        for buffer in self._buffers:
+            buffer.close()
 
 
 @contextlib.contextmanager

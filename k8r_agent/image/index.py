@@ -18,7 +18,7 @@ from k8r_agent.model.bundle import FORMAT, Chunk, ImageIndex
 NAME = "image.index.json"
 MAX_INDEX = 4 << 20  # bytes; the index of a 16 GiB image is below 1 MiB
 MAX_IMAGE = 1 << 40
-BLOCK_SIZES = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+BLOCK_SIZES = (4096, 8192, 16384, 32768, 65536)  # with smaller ones the superblock is not in the first 4 KiB alone
 MIN_CHUNK, MAX_CHUNK = 64 << 10, 16 << 20  # several chunks are in memory at a time
 MAX_FRAME = MAX_CHUNK + (1 << 20)  # incompressible data grows a little when compressed
 

@@ -11,10 +11,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from k8r_agent.effects.commands import FullCommands
 from k8r_agent.errors import CommandFailed, SignatureError
 from k8r_agent.ports.commands import Commands
 
@@ -58,20 +57,6 @@ def verify(commands: Commands, data: bytes, signature: bytes, *,
         raise SignatureError("the signature cannot be checked", why=str(error), hint=error.hint) from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def sign(commands: FullCommands, data: bytes, key: Path, *, env: Mapping[str, str] | None = None) -> bytes:
-    """Armoured signature by a private key file, or by the public file of a key that an agent or a token holds
-    (pass SSH_AUTH_SOCK in `env`). Raises SignatureError."""
-    try:
-        result = commands.run(["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE], stdin=data,
-                              timeout=120, env=env)
-    except CommandFailed as error:
-        raise SignatureError(f"cannot sign with {key}", why=error.why or str(error),
-                             hint="a key with a passphrase must be in an agent (ssh-add)") from error
-    signature = result.stdout.encode("ascii", "replace")
-    _fingerprint(signature)
-    return signature
 
 
 def _principals(commands: Commands, keys: str, sig: str) -> list[str]:

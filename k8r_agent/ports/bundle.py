@@ -21,6 +21,22 @@ class ImageSource(Protocol):
     def index(self) -> ImageIndex | None:
         """None for a stream without one: then chunks() is the only way and nothing can be skipped."""
 
+    @property
+    def workers(self) -> int:
+        """How many threads may call chunk() at a time. 1: one, and in ascending order only."""
+
+    @property
+    def dear(self) -> bool:
+        """Fetching costs more than looking first whether the target already holds the chunk."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the whole unpacked image, hex. Of an image without a manifest known when chunks() has ended."""
+
+    @property
+    def fetched(self) -> int:
+        """Bytes transferred so far."""
+
     def chunk(self, number: int) -> bytes:
         """Raw bytes of one chunk, its hash checked (BundleError). Needs an index."""
 
@@ -47,6 +63,9 @@ class Bundle(Protocol):
     def image(self) -> AbstractContextManager[ImageSource]: ...
 
     def boot_assets(self) -> BootAssets: ...
+
+    def boot_digest(self) -> str:
+        """assets_digest() of boot_assets(), checked but never whole in memory."""
 
     def raw_index(self) -> bytes:
         """b"" when the bundle has none."""
