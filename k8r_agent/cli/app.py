@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from k8r_agent.cli.console import PROGRAM, Console
 from k8r_agent.cli.verbs import EVERYDAY, PLUMBING, Verb, find
-from k8r_agent.errors import Exit, K8rError, UsageError
+from k8r_agent.errors import Exit, K8rError, NothingToDo, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +21,10 @@ def main(argv: Sequence[str], *, console: Console | None = None, node: Node | No
     console.json = "--json" in argv  # also for the errors of the parser itself
     try:
         return _dispatch(list(argv), console, node)
+    except NothingToDo as error:
+        console.say(*(text for text in (str(error), error.hint) if text))
+        console.result({"nothing_to_do": str(error)})
+        return int(Exit.NOTHING_TO_DO if "--exit-77" in argv else Exit.OK)
     except K8rError as error:
         console.error(error)
         return int(error.exit)

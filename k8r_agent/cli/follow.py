@@ -25,7 +25,7 @@ class Follower:
 
     def __init__(self, console: Console, node: Node) -> None:
         self._console, self._node = console, node
-        self._line = ProgressLine(console.err, columns=_columns())
+        self.line = ProgressLine(console.err, columns=_columns())
         self._seen = node.event_number()
 
     def follow(self, request: str, *, quiet: bool = False) -> Transaction | None:
@@ -36,9 +36,9 @@ class Follower:
             while True:
                 txn = self._node.transaction()
                 found = txn if txn is not None and txn.id == request else None
-                self._events(request)
+                self.show_events(request)
                 if found and found.state is not TxnState.RUNNING:
-                    self._line.end()
+                    self.line.end()
                     return found
                 if found:
                     self._progress(found)
@@ -51,7 +51,7 @@ class Follower:
                 self._node.sleep(INTERVAL)
                 waited += INTERVAL
         except KeyboardInterrupt:
-            self._line.end()
+            self.line.end()
             self._console.note("", "detached; the runner goes on.", f"Re-attach with: {PROGRAM} task watch")
             return None
 
@@ -69,20 +69,20 @@ class Follower:
                 return K8rError("the runner did not accept the request", why=event.message)
         return K8rError("the request has left the queue without a transaction", hint=f"{PROGRAM} events")
 
-    def _events(self, request: str) -> None:
+    def show_events(self, request: str) -> None:
         for number, event in self._node.events.numbered(after=self._seen):
             self._seen = number
             if event.txn == request:
-                self._line.end()
+                self.line.end()
                 if event.step and event.kind != "started":
                     self._console.note(event_text(event))
 
     def _progress(self, txn: Transaction) -> None:
         now = self._node.progress()
         if now is None or not now.text:
-            self._line.update(f"{txn.task} …")
+            self.line.update(f"{txn.task} …")
         else:
-            self._line.update(now.text, now.done, now.total)
+            self.line.update(now.text, now.done, now.total)
 
 
 def event_text(event: Event) -> str:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import signal
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import Console
-from k8r_agent.cli.follow import outcome
+from k8r_agent.cli.follow import Follower, outcome
 from k8r_agent.cli.progress import ProgressLine
 from k8r_agent.engine import Outcome
 from k8r_agent.errors import Exit, K8rError
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 
 class LineReporter:
-    """The Reporter of a person's terminal."""
+    """The Reporter of a person's terminal. `before` is called when something new begins."""
 
-    def __init__(self, line: ProgressLine) -> None:
-        self._line, self._text = line, ""
+    def __init__(self, line: ProgressLine, before: Callable[[], None] = lambda: None) -> None:
+        self._line, self._text, self._before = line, "", before
 
     def status(self, text: str) -> None:
+        self._before()
         self._text = text
-        self._line.update(text)
+        if self._line.terminal:
+            self._line.update(text)
 
     def progress(self, done: int, total: int) -> None:
         self._line.update(self._text, done, total)
@@ -39,14 +41,16 @@ def run_here(task: str, request_args: Mapping[str, str], args: Namespace, consol
     """Submits, then runs the queue until it is empty. Raises Busy when a runner works already."""
     from k8r_agent.cli.submit import requested_by
 
-    line = ProgressLine(console.err)
-    world = node.world
-    world.report = LineReporter(line)
+    world, follower = node.world, Follower(console, node)
+    line = follower.line
     with stoppable() as stop:
-        runner = Runner(world, tasks=node.tasks, lock=node.lock, sleep=time.sleep, stop=lambda: bool(stop))
+        runner = Runner(world, tasks=node.tasks, steps=node.steps, lock=node.lock, sleep=time.sleep,
+                        stop=lambda: bool(stop))
         request = node.submit(task, request_args, requested_by())
+        world.report = LineReporter(line, lambda: follower.show_events(request))
         result = runner.run()
-    line.end()
+    line.clear()
+    follower.show_events(request)
     if result is Outcome.REBOOTING:
         console.say("the node reboots now and goes on by itself")
         return Exit.OK

@@ -227,9 +227,8 @@ class Node:
         txn = Transaction(id="dry-run", task=task, steps=definition.steps, args=dict(args))
         return replace(self.world, txn=txn, remember_fact=lambda name, value: txn)
 
-    def bytes_of(self, task: str, args: Mapping[str, str]) -> dict[str, int]:
+    def bytes_of(self, args: Mapping[str, str]) -> dict[str, int]:
         """How much each step would write. Only what can be known now, from the bundle or the kept index."""
-        del task
         sizes: dict[str, int] = {}
         if args.get("source"):
             with self.bundles.open(args["source"]) as bundle:

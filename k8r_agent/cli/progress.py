@@ -37,7 +37,7 @@ class ProgressLine:
 
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic, columns: int = 80) -> None:
         self._stream, self._clock, self._columns = stream, clock, columns
-        self._terminal = stream.isatty()
+        self.terminal = stream.isatty()
         self._meter = Meter()
         self._what = ""
         self._last = ""
@@ -52,7 +52,7 @@ class ProgressLine:
         rate = self._meter.feed(now, done)
         if now < self._next and not (total and done >= total):
             return
-        self._next = now + (REDRAW if self._terminal else QUIET)
+        self._next = now + (REDRAW if self.terminal else QUIET)
         self._show(what, render.progress(done, total, rate), render.bar(done, total) if total else "")
 
     def end(self) -> None:
@@ -61,13 +61,20 @@ class ProgressLine:
             self._stream.flush()
             self._open = False
 
+    def clear(self) -> None:
+        """On a terminal: as if the last line had never been there."""
+        if self._open:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._open = False
+
     def _show(self, what: str, figures: str, bar: str) -> None:
-        parts = [what, bar if self._terminal else "", figures]
+        parts = [what, bar if self.terminal else "", figures]
         line = " ".join(part for part in parts if part)
         if line == self._last:
             return
         self._last = line
-        if self._terminal:
+        if self.terminal:
             self._stream.write(f"\r\x1b[K{line[: self._columns - 1]}")
             self._open = True
         else:

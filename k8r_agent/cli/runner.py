@@ -28,9 +28,10 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     notifier = Notifier()
     world = node.world
     world.report = ServiceReporter(notifier)
-    with stoppable() as stop, Heartbeat(notifier):
+    with stoppable() as stop, Heartbeat(notifier) as heartbeat:
         notifier.ready()
-        outcome = Runner(world, tasks=node.tasks, lock=node.lock, sleep=time.sleep, stop=lambda: bool(stop)).run()
+        outcome = Runner(world, tasks=node.tasks, steps=node.steps, lock=node.lock, sleep=time.sleep,
+                         stop=lambda: bool(stop), allow=heartbeat.allow).run()
         notifier.stopping()
     console.result({"outcome": outcome.value if outcome else None})
     return Exit.OK
