@@ -1,0 +1,175 @@
+"""What the units of a boot call, and confirm and reboot, which people call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from k8r_agent.errors import Exit
+from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from tests.fakes.prompt import Prompt
+
+
+@dataclass
+class Check:
+    name: str
+    ok: bool
+    detail: str
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Prompt:
+    return Prompt(tmp_path)
+
+
+def boot(prompt: Prompt, **more: object) -> None:
+    prompt.world.boot.now = replace(prompt.world.boot.now, **more)  # type: ignore[attr-defined]
+
+
+def sick(prompt: Prompt, until: float = float("inf")) -> None:
+    """The network is down until that many seconds were waited."""
+    prompt.node.runner = None
+    prompt.world.machine.health = lambda: (  # type: ignore[method-assign]
+        Check("ssh", True, "port 22"), Check("network", prompt.node.slept >= until, "no default route"))
+
+
+def reboots(prompt: Prompt) -> int:
+    return prompt.world.machine.reboots  # type: ignore[attr-defined,no-any-return]
+
+
+def start_of_boot(prompt: Prompt) -> None:
+    prompt.world.machine.clock.time -= 400.0  # type: ignore[attr-defined]
+
+
+def test_health_is_good_at_once(prompt: Prompt) -> None:
+    assert prompt.run("boot", "health") == Exit.OK
+
+
+def test_health_waits_until_all_is_well(prompt: Prompt) -> None:
+    start_of_boot(prompt)
+    sick(prompt, until=60)
+    assert prompt.run("boot", "health") == Exit.OK
+    assert prompt.err.count("waiting for network: no default route") == 1
+    assert "ssh: port 22" in prompt.out
+
+
+def test_health_gives_up_before_the_deadline(prompt: Prompt) -> None:
+    start_of_boot(prompt)
+    sick(prompt)
+    assert prompt.run("boot", "health") == Exit.FAILED
+    assert "error[unhealthy]" in prompt.err and "no default route" in prompt.err
+    assert prompt.node.slept < 600
+
+
+def test_confirm_of_a_boot_refills_the_primary_only(prompt: Prompt) -> None:
+    boot(prompt, tries_left=1)
+    assert prompt.run("boot", "confirm") == Exit.OK
+    assert prompt.world.boot.state().tries_left == 3
+    boot(prompt, tries_left=1, primary=Slot.IMAGE)
+    assert prompt.json("boot", "confirm")["refilled"] is False
+    assert prompt.world.boot.state().tries_left == 1
+
+
+def test_deadline_is_content_with_a_complete_boot(prompt: Prompt) -> None:
+    prompt.node.complete = True
+    assert prompt.run("boot", "deadline") == Exit.OK
+    assert reboots(prompt) == 0
+
+
+@pytest.mark.parametrize(("current", "primary", "tries", "persistent", "expected", "says"), [
+    (Slot.WORKING, Slot.WORKING, 2, True, 1, "rebooting"),
+    (Slot.WORKING, Slot.IMAGE, 2, True, 1, "rebooting"),
+    (Slot.IMAGE, Slot.WORKING, 2, True, 1, "rebooting"),
+    (Slot.IMAGE, Slot.IMAGE, 2, True, 0, "nothing behind it"),
+    (Slot.WORKING, Slot.WORKING, 2, False, 0, "no attempt can be counted"),
+    (Slot.WORKING, Slot.WORKING, None, True, 0, "counts no tries"),
+    (None, Slot.WORKING, 2, True, 0, "not booted from one of its slots"),
+])
+def test_deadline_leaves_a_boot_only_where_that_leads_somewhere(
+        prompt: Prompt, current: Slot | None, primary: Slot, tries: int | None, persistent: bool, expected: int,
+        says: str) -> None:
+    start_of_boot(prompt)
+    prompt.node.runner = None
+    boot(prompt, current=current, primary=primary, tries_left=tries)
+    prompt.world.files.on_partition = persistent  # type: ignore[attr-defined]
+    assert prompt.run("boot", "deadline") == Exit.OK
+    assert 590 < prompt.node.slept < 601
+    assert reboots(prompt) == expected
+    assert says in prompt.err
+    assert says in prompt.node.events.read()[-1].message
+
+
+def test_the_configured_deadline(prompt: Prompt) -> None:
+    prompt.configure('[boot]\ndeadline = "3min"\n')
+    start_of_boot(prompt)
+    prompt.node.runner = None
+    prompt.run("boot", "deadline")
+    assert 170 < prompt.node.slept < 181
+
+
+# confirm
+
+
+def test_confirm_makes_the_running_slot_the_primary(prompt: Prompt) -> None:
+    assert prompt.run("confirm") == Exit.OK
+    assert "already" in prompt.out
+    assert prompt.run("confirm", "--exit-77") == Exit.NOTHING_TO_DO
+    boot(prompt, primary=Slot.IMAGE, tries_left=0)
+    assert prompt.run("confirm", "--dry-run") == Exit.OK
+    assert prompt.world.boot.state().primary is Slot.IMAGE
+    assert prompt.run("confirm") == Exit.OK
+    assert (prompt.world.boot.state().primary, prompt.world.boot.state().tries_left) == (Slot.WORKING, 3)
+
+
+def test_confirm_refuses_what_is_not_well(prompt: Prompt) -> None:
+    boot(prompt, primary=Slot.IMAGE)
+    sick(prompt)
+    assert prompt.run("confirm") == Exit.FAILED
+    assert "error[unhealthy]" in prompt.err
+    assert prompt.world.boot.state().primary is Slot.IMAGE
+
+
+def test_confirm_of_the_image_slot_wants_a_yes(prompt: Prompt) -> None:
+    boot(prompt, current=Slot.IMAGE)
+    assert prompt.run("confirm") == Exit.FAILED
+    assert "--yes" in prompt.err
+    assert prompt.run("confirm", "--yes") == Exit.OK
+    assert prompt.world.boot.state().primary is Slot.IMAGE
+
+
+def test_confirm_on_a_rescue_stick(prompt: Prompt) -> None:
+    boot(prompt, current=None)
+    assert prompt.run("confirm") == Exit.FAILED
+    assert "error[boot]" in prompt.err
+
+
+# reboot
+
+
+def test_reboot(prompt: Prompt) -> None:
+    assert prompt.run("reboot", "--dry-run") == Exit.OK
+    assert reboots(prompt) == 0
+    assert prompt.run("reboot") == Exit.OK
+    assert reboots(prompt) == 1
+    assert prompt.out == "rebooting into the working slot\n"
+
+
+def test_reboot_into_the_other_slot_once(prompt: Prompt) -> None:
+    assert prompt.json("reboot", "--slot", "image") == {
+        "format_version": 1, "slot": "image", "once": True, "rebooting": True}
+    assert prompt.world.boot.state().armed is Slot.IMAGE
+    assert prompt.run("reboot", "--slot", "working") == Exit.OK
+    assert prompt.world.boot.state().armed is None
+
+
+def test_reboot_never_into_what_cannot_boot(prompt: Prompt) -> None:
+    prompt.world.slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.PENDING))
+    assert prompt.run("reboot", "--slot", "image") == Exit.FAILED
+    assert "half written" in prompt.err
+    prompt.world.slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.OK))
+    del prompt.world.boot.kept[Slot.IMAGE]  # type: ignore[attr-defined]
+    assert prompt.run("reboot", "--slot", "image") == Exit.FAILED
+    assert "slot install-assets image" in prompt.err
+    assert reboots(prompt) == 0

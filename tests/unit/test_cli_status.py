@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from k8r_agent.errors import BootError, DiskAmbiguous, Exit
+from k8r_agent.model.boot import BootFacts
+from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from k8r_agent.model.txn import Event, Request, Transaction, TxnState
+from tests.fakes.disks import FakeDisks
+from tests.fakes.prompt import Prompt
+
+NOW = 1795172400.0
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Prompt:
+    """A node in good order: release 1 in both slots."""
+    found = Prompt(tmp_path)
+    put(found, Slot.WORKING, release=1, version="2026.09.3", digest="aa")
+    put(found, Slot.IMAGE, release=1, version="2026.09.3", digest="aa")
+    found.configure('[update]\nsource = "https://images.example.org/"\n')
+    return found
+
+
+def put(prompt: Prompt, slot: Slot, *, state: SlotState = SlotState.OK, **more: object) -> None:
+    prompt.world.slots.set_status(slot, SlotStatus(state=state, time=NOW - 3600, **more))  # type: ignore[arg-type]
+
+
+def last(prompt: Prompt, state: TxnState, **more: object) -> Transaction:
+    txn = Transaction(id="20261120T110000.000000Z-0001", task="update", steps=("a", "b"), state=state,
+                      started=NOW - 100, ended=NOW - 60, **more)  # type: ignore[arg-type]
+    return prompt.node.journal.save(txn)
+
+
+def advice(prompt: Prompt) -> str:
+    assert prompt.run("status") == Exit.OK
+    return prompt.out.splitlines()[-1]
+
+
+def boot(prompt: Prompt, **more: object) -> None:
+    prompt.world.boot.now = replace(prompt.world.boot.now, **more)  # type: ignore[attr-defined]
+
+
+def test_a_node_in_good_order(prompt: Prompt) -> None:
+    last(prompt, TxnState.DONE)
+    assert advice(prompt) == "→ nothing to do"
+    assert "2026.09.3 (release 1)" in prompt.out
+    assert "ok, booted, primary" in prompt.out
+    assert "boots working (3 tries left); nothing armed" in prompt.out
+    assert "update done 1 min 00 s ago" in prompt.out
+
+
+def test_a_staged_release(prompt: Prompt) -> None:
+    put(prompt, Slot.IMAGE, release=2, version="2026.11.1", digest="bb")
+    assert advice(prompt) == "→ 2026.11.1 (release 2) is in the image slot: `k8r-agent reinstall` installs it"
+
+
+def test_a_running_transaction_and_its_step(prompt: Prompt) -> None:
+    txn = last(prompt, TxnState.RUNNING)
+    prompt.node.events.append(Event(time=NOW, txn=txn.id, task="update", step="write-image", kind="started"))
+    assert advice(prompt) == "→ update is running: `k8r-agent task watch`"
+    assert "update running at write-image, started 1 min 40 s ago" in prompt.out
+
+
+def test_a_queued_request(prompt: Prompt) -> None:
+    prompt.node.queue.put(Request(id="20261120T110000.000000Z-0002", task="update"))
+    assert advice(prompt) == "→ update is queued: `k8r-agent task watch`"
+    assert "20261120T110000.000000Z-0002" in prompt.out
+
+
+def test_a_failed_transaction_with_its_reason(prompt: Prompt) -> None:
+    last(prompt, TxnState.FAILED, note="write-image: the source went away")
+    assert "task retry" in advice(prompt)
+    assert "the source went away" in prompt.out
+
+
+def test_half_written_image(prompt: Prompt) -> None:
+    put(prompt, Slot.IMAGE, state=SlotState.PENDING, release=2)
+    assert "half written" in advice(prompt)
+
+
+def test_what_the_runner_would_say_is_said_here(prompt: Prompt) -> None:
+    boot(prompt, current=Slot.IMAGE, tries_left=0)
+    assert "used up its boot tries" in advice(prompt)
+    assert "k8r-agent reinstall" in prompt.out
+
+
+def test_a_twin_disk(prompt: Prompt) -> None:
+    facts = prompt.world.disks.facts()
+    prompt.world.disks.facts = lambda: replace(facts, duplicate="/dev/sdb")  # type: ignore[method-assign]
+    prompt.world.disks.error = DiskAmbiguous("two disks", hint="remove one")  # type: ignore[attr-defined]
+    assert "remove one" in advice(prompt)
+    assert "! /dev/sdb carries the same IDs" in prompt.out
+
+
+def test_without_a_state_partition(prompt: Prompt) -> None:
+    facts: BootFacts = prompt.world.disks.facts()
+    prompt.world.disks.facts = lambda: replace(facts, state="failed:e2fsck said 4")  # type: ignore[method-assign]
+    prompt.world.files.on_partition = False  # type: ignore[attr-defined]
+    prompt.run("status")
+    assert "no state partition (e2fsck said 4)" in prompt.out
+    assert "in RAM only" in prompt.out
+
+
+def test_a_machine_that_is_no_node(prompt: Prompt) -> None:
+    def facts() -> BootFacts:
+        raise BootError("not a node")
+    prompt.world.disks.facts = facts  # type: ignore[method-assign]
+    assert "not booted by k8r" in advice(prompt)
+
+
+def test_one_broken_part_does_not_hide_the_others(prompt: Prompt) -> None:
+    prompt.world.files.write("transaction.json", b"{")
+    prompt.world.boot.state = _broken  # type: ignore[method-assign]
+    assert prompt.run("status") == Exit.OK
+    assert "! transaction.json is damaged" in prompt.out
+    assert "! the boot partition cannot be read" in prompt.out
+    assert "2026.09.3 (release 1)" in prompt.out
+    assert prompt.world.files.read("transaction.json") == b"{"  # status repairs nothing
+
+
+def _broken() -> object:
+    raise BootError("the boot partition cannot be read")
+
+
+def test_a_broken_configuration_is_a_remark(prompt: Prompt) -> None:
+    prompt.configure("[nod]\n")
+    prompt.run("status")
+    assert "nothing to do" in prompt.out
+    prompt.configure("[node]\nrole = 5\nhostname = 6\n")
+    prompt.run("status")
+    assert "the configuration has 2 mistakes" in prompt.out
+
+
+def test_json_has_the_same(prompt: Prompt) -> None:
+    put(prompt, Slot.IMAGE, release=2, version="2026.11.1", digest="bb")
+    last(prompt, TxnState.DONE)
+    found = prompt.json("status")
+    assert found["current"] == "working"
+    assert found["slots"]["image"]["release"] == 2
+    assert found["slots"]["image"]["state"] == "ok"
+    assert found["boot"] == {"backend": "simple", "primary": "working", "armed": None, "tries_left": 3}
+    assert found["transaction"]["state"] == "done"
+    assert found["state"]["persistent"] is True
+    assert "reinstall" in found["advice"]
+
+
+def test_armed(prompt: Prompt) -> None:
+    boot(prompt, armed=Slot.IMAGE)
+    prompt.run("status")
+    assert "armed: image, once" in prompt.out
+
+
+def test_slot_list(prompt: Prompt) -> None:
+    prompt.world.disks = FakeDisks()  # as flashed: there is no third partition yet
+    assert prompt.run("slot", "list") == Exit.OK
+    assert "booted, primary" in prompt.out
+    assert "vda2" in prompt.out
+    assert prompt.json("slot", "list")["slots"][1]["slot"] == "image"
