@@ -1,0 +1,228 @@
+"""The state partition on a real loop disk: made, found again, refused, adopted; full, damaged, read-only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from k8r_agent.effects.commands import commands
+from k8r_agent.effects.disks import NodeDisks
+from k8r_agent.effects.statefiles import StateDirectory
+from k8r_agent.effects.statemount import StateMounts
+from k8r_agent.effects.statepartition import NodeStatePartition
+from k8r_agent.errors import NoState, Refused, StateError
+from k8r_agent.model import marker as markers
+from k8r_agent.model.layout import STATE
+from k8r_agent.model.slots import Slot
+from k8r_agent.ports.commands import Result
+from tests.contract.test_disk_disks import Loop, partitioned, real
+from tests.fakes.flashed import MIB, flashed_gpt
+from tests.fakes.statepartition import MemoryBootFiles
+
+pytestmark = [pytest.mark.root, pytest.mark.loop]
+
+
+@dataclass
+class Rig:
+    loop: Loop
+    disks: NodeDisks
+    boot_files: MemoryBootFiles
+    files: StateDirectory
+    state: NodeStatePartition
+    path: Path
+
+    @property
+    def device(self) -> Path:
+        return Path("/dev") / self.loop.name(STATE)
+
+    def again(self, foreign: str = "refuse") -> NodeStatePartition:
+        """Another process, after a reboot that did not mount the partition."""
+        return state_partition(self.path, self.disks, self.boot_files, foreign)
+
+    def umount(self) -> None:
+        subprocess.run(["umount", str(self.path / "lib")], capture_output=True)
+        subprocess.run(["umount", str(self.path / "hidden")], capture_output=True)
+
+
+def state_partition(path: Path, disks: NodeDisks, boot_files: MemoryBootFiles, foreign: str) -> NodeStatePartition:
+    mounts = StateMounts(commands(), root=path / "lib", hidden=path / "hidden", volatile=path / "ram",
+                         systemd=path / "no-systemd")
+    return NodeStatePartition(disks=disks, boot_files=boot_files, mounts=mounts, role="worker", foreign=foreign)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    loop = Loop(flashed_gpt(64 * MIB), tmp_path / "disk")
+    disks = real(loop, tmp_path).disks
+    assert isinstance(disks, NodeDisks)
+    boot_files = MemoryBootFiles()
+    files = StateDirectory(tmp_path / "lib", volatile=tmp_path / "ram")
+    rig = Rig(loop, disks, boot_files, files, state_partition(tmp_path, disks, boot_files, "refuse"), tmp_path)
+    try:
+        partitioned(disks)
+        yield rig
+    finally:
+        rig.umount()
+        loop.close()
+
+
+def test_first_boot(rig: Rig) -> None:
+    files = rig.files
+    assert not rig.state.mounted() and rig.state.marker() is None and not files.persistent()
+    files.write("transaction.json", b"first-boot")
+    files.append("events.jsonl", b"1\n")
+    files.write("queue/r1.json", b"r1")
+    rig.state.initialise()
+    assert rig.state.mounted() and files.persistent()
+    assert files.read("transaction.json") == b"first-boot" and files.read("events.jsonl") == b"1\n"
+    assert files.names("queue") == ("r1.json",) and files.read("format") == b"1\n"
+    assert StateDirectory(rig.path / "ram", mounted=lambda path: True).names("queue") == ()
+    assert os.stat(rig.path / "lib").st_mode & 0o777 == 0o700 and not (rig.path / "hidden").exists()
+    state = rig.disks.own().partition(STATE)
+    assert state and rig.state.marker() == rig.disks.filesystem_uuid(state)
+    marker = rig.boot_files.files[markers.PATH]
+    assert len(marker) == 512 and marker.startswith(b"uuid=")
+    rig.state.initialise()  # nothing to do
+    files.write("identity/machine-id", b"precious")
+    rig.umount()
+    rig.again().initialise()
+    assert files.persistent() and files.read("identity/machine-id") == b"precious"
+
+
+class Dies:
+    """Runs programs until `at` more were started, then the process dies before or after that one."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self.left, self.after, self.real = at, after, commands()
+
+    def run(self, argv: list[str], **options: object) -> Result:
+        self.left -= 1
+        if self.left < 0 and not self.after:
+            raise KeyboardInterrupt
+        result: Result = self.real.run(argv, **options)  # type: ignore[arg-type]
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_every_program(rig: Rig, after: bool) -> None:
+    """mkfs, e2fsck, mount, umount …: whatever was the last one, the next attempt goes on from there."""
+    at = 0
+    while True:
+        subprocess.run(["wipefs", "-aq", str(rig.device)], check=True)
+        rig.boot_files.files.clear()
+        rig.files.write("transaction.json", b"first-boot")
+        dying = Dies(at, after=after)
+        disks = NodeDisks(dying, facts=rig.path / "boot", udev=rig.path / "no-udev", virtual=True)
+        mounts = StateMounts(dying, root=rig.path / "lib", hidden=rig.path / "hidden", volatile=rig.path / "ram",
+                             systemd=rig.path / "none")
+        state = NodeStatePartition(disks=disks, boot_files=rig.boot_files, mounts=mounts, role="worker",
+                                   foreign="refuse")
+        died = False
+        try:
+            state.initialise()
+        except KeyboardInterrupt:
+            died = True
+        if at % 2:
+            rig.umount()
+        rig.again().initialise()
+        assert rig.files.persistent() and rig.files.read("format") == b"1\n"
+        assert rig.files.read("transaction.json") == b"first-boot"
+        partition = rig.disks.own().partition(STATE)
+        assert partition and rig.state.marker() == rig.disks.filesystem_uuid(partition)
+        rig.umount()
+        if not died:
+            break
+        at += 1
+    assert at > 5
+    print(f"\nkilled {'after' if after else 'before'} each of {at} programs")
+
+
+def test_another_life(rig: Rig) -> None:
+    other = str(uuid.uuid4())
+    subprocess.run(["mkfs.ext4", "-q", "-U", other, "-L", "k8r-state", str(rig.device)], check=True)
+    at = rig.path / "hidden"
+    at.mkdir()
+    subprocess.run(["mount", str(rig.device), str(at)], check=True)
+    (at / "slots.json").write_text("old")
+    (at / "queue").mkdir()
+    (at / "queue/r1.json").write_text("old")
+    (at / "identity").mkdir()
+    (at / "identity/machine-id").write_text("precious")
+    subprocess.run(["umount", str(at)], check=True)
+    before = rig.device.read_bytes()
+    with pytest.raises(Refused, match="another life") as failure:
+        rig.state.initialise()
+    assert "foreign_state" in failure.value.hint and rig.device.read_bytes() == before
+    assert rig.state.marker() is None
+    rig.again("adopt").initialise()
+    assert rig.state.marker() == other and rig.files.read("identity/machine-id") == b"precious"
+    assert rig.files.read("slots.json") is None and rig.files.names("queue") == ()
+
+
+@pytest.mark.parametrize("damage", ["superblock", "all", "other uuid", "swap"])
+def test_lost_after_it_was_initialised(rig: Rig, damage: str) -> None:
+    rig.state.initialise()
+    rig.umount()
+    if damage == "superblock":
+        with rig.device.open("r+b") as device:
+            device.write(bytes(4096))
+    elif damage == "all":
+        with rig.device.open("r+b") as device:
+            device.write(bytes(4 * MIB))
+    elif damage == "other uuid":
+        subprocess.run(["tune2fs", "-U", str(uuid.uuid4()), str(rig.device)], check=True, capture_output=True,
+                       input=b"y\n")
+    else:
+        subprocess.run(["wipefs", "-aq", str(rig.device)], check=True)
+        subprocess.run(["mkswap", str(rig.device)], check=True, capture_output=True)
+    before = rig.device.read_bytes()
+    for foreign in ("refuse", "adopt"):
+        with pytest.raises(NoState) as failure:
+            rig.again(foreign).initialise()
+        assert "never formatted" in failure.value.hint
+    assert rig.device.read_bytes() == before and not rig.files.persistent()
+    rig.files.write("transaction.json", b"in RAM")  # the node lives on
+    rig.loop.facts(rig.path / "boot", Slot.WORKING)
+    rig.boot_files.files.clear()
+    if damage in ("superblock", "all"):
+        with pytest.raises(NoState, match="both gone"):
+            rig.again().initialise()
+    assert rig.device.read_bytes() == before
+
+
+def test_damaged_beyond_repair_by_itself(rig: Rig) -> None:
+    rig.state.initialise()
+    rig.umount()
+    with rig.device.open("r+b") as device:  # block and inode bitmaps, inode tables
+        device.seek(16384)
+        device.write(os.urandom(512 << 10))
+    before = rig.device.read_bytes()[:1024]
+    with pytest.raises(NoState) as failure:
+        rig.again().initialise()
+    assert "damaged" in failure.value.why and rig.device.read_bytes()[:1024] == before
+    assert not rig.files.persistent()
+
+
+def test_full_and_read_only(rig: Rig) -> None:
+    rig.state.initialise()
+    with pytest.raises(StateError, match="No space left"):
+        for n in range(100):
+            rig.files.write(f"identity/{n}", os.urandom(1 << 20))
+    rig.files.remove("identity/0")
+    rig.files.write("transaction.json", b"after")
+    subprocess.run(["mount", "-o", "remount,ro", str(rig.path / "lib")], check=True)
+    with pytest.raises(StateError) as failure:
+        rig.files.write("transaction.json", b"x")
+    cause = failure.value.__cause__
+    assert isinstance(cause, OSError) and cause.errno == errno.EROFS
+    assert rig.files.read("transaction.json") == b"after"
