@@ -21,9 +21,8 @@ from k8r_agent.model.layout import BOOT, IMAGE, STATE, WORKING, Disk, Partition
 from k8r_agent.model.partitioning import Layout, plan
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.blockdev import Disks
-from tests.contract.test_disk_tables import to_file
 from tests.fakes.disks import FakeDisks
-from tests.fakes.flashed import MIB, flashed_gpt, flashed_mbr
+from tests.fakes.flashed import MIB, flashed_gpt, flashed_mbr, to_file
 from tests.fakes.medium import Medium
 
 SIZE = 64 * MIB

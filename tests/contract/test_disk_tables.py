@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -13,27 +14,17 @@ from k8r_agent.effects.wholedisk import open_disk
 from k8r_agent.model.layout import Partition
 from k8r_agent.model.partitioning import Layout, plan
 from tests.fakes import tablereader
-from tests.fakes.flashed import MIB, as_disk, flashed_gpt, flashed_mbr
+from tests.fakes.flashed import MIB, as_disk, flashed_gpt, flashed_mbr, to_file
 from tests.fakes.medium import Medium, cuts
 
 SIZE = 64 * MIB
 
 
 def wanted(medium: Medium) -> Layout:
-    import uuid
     layout = plan(as_disk(medium), image_size=12 * MIB, state_size=4 * MIB, role="worker",
                   new_id=lambda: str(uuid.uuid4()))
     assert layout is not None
     return layout
-
-
-def to_file(medium: Medium, path: Path) -> Path:
-    with path.open("wb") as file:
-        file.truncate(medium.size)
-        for n, data in {**medium.durable, **medium.pending}.items():
-            file.seek(n * medium.sector)
-            file.write(data)
-    return path
 
 
 def sfdisk(path: Path) -> dict[str, object]:

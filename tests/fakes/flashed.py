@@ -17,7 +17,8 @@ PART_IDS = ("aaaaaaaa-0001-4000-8000-000000000001", "aaaaaaaa-0002-4000-8000-000
 
 
 def flashed_gpt(size: int, *, boot: int = 8 * MIB, image: int = 8 * MIB, sector: int = 512, image_file: int = 0,
-                leftovers: bool = False, disk_id: str = IMAGE_ID) -> Medium:
+                leftovers: bool = False, disk_id: str = IMAGE_ID,
+                part_ids: tuple[str, str] = PART_IDS) -> Medium:
     """`image_file`: bytes of the flashed file, which the backup table ends (default: 1 MiB after partition 2).
     `leftovers`: the disk carried data before: random sectors at its end."""
     medium = Medium(size, sector)
@@ -28,8 +29,8 @@ def flashed_gpt(size: int, *, boot: int = 8 * MIB, image: int = 8 * MIB, sector:
     end = (image_file or 2 * MIB + boot + image) // sector
     first, middle = MIB // sector, (MIB + boot) // sector
     entries = (
-        gpt.Entry(number=1, type=gpt.TYPE_ESP, uuid=PART_IDS[0], first=first, last=middle - 1, name="system-boot"),
-        gpt.Entry(number=2, type=gpt.TYPE_LINUX, uuid=PART_IDS[1], first=middle, last=middle + image // sector - 1,
+        gpt.Entry(number=1, type=gpt.TYPE_ESP, uuid=part_ids[0], first=first, last=middle - 1, name="system-boot"),
+        gpt.Entry(number=2, type=gpt.TYPE_LINUX, uuid=part_ids[1], first=middle, last=middle + image // sector - 1,
                   name="image", attributes=1 << 60))
     length = gpt.array_sectors(128, sector)
     for here, other, array in ((1, end - 1, 2), (end - 1, 1, end - 1 - length)):
@@ -53,6 +54,16 @@ def flashed_mbr(size: int, *, boot: int = 8 * MIB, image: int = 8 * MIB, sector:
     medium.flush()
     medium.epochs, medium.writes = [[]], 0
     return medium
+
+
+def to_file(medium: Medium, path: Path) -> Path:
+    """A sparse file with the same content, for programs that read disks."""
+    with path.open("wb") as file:
+        file.truncate(medium.size)
+        for n, data in {**medium.durable, **medium.pending}.items():
+            file.seek(n * medium.sector)
+            file.write(data)
+    return path
 
 
 def as_disk(medium: Medium, found: Found | None = None, device: str = "/dev/vda") -> Disk:
