@@ -46,6 +46,7 @@ _NETWORKD = (
 _EMPTIED = ("dev", "proc", "sys", "run", "tmp", "var/tmp", "var/cache/apt", "var/lib/apt/lists", "boot/firmware")
 _REMOVED = (
     "etc/hostname", "etc/resolv.conf", "etc/machine-id", "etc/fstab", "etc/.pwd.lock", "usr/sbin/policy-rc.d",
+    "etc/.resolv.conf.systemd-resolved.bak",
     "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-",
     "etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list",
     "var/lib/dbus/machine-id", "var/lib/systemd/random-seed",
@@ -76,8 +77,8 @@ def configure(tree: Path, options: GoldenOptions) -> None:
     # Only now: Debian's packages ask the presets before they enable their units.
     _write(tree / "usr/lib/systemd/system-preset/00-k8r.preset", PRESET)
     _write(tree / "usr/lib/systemd/network/80-k8r-ethernet.network", NETWORK)
-    for wanted, unit in _NETWORKD:
-        _link(tree / "etc/systemd/system" / wanted, f"/lib/systemd/system/{unit}")
+    for wanted, service in _NETWORKD:
+        _link(tree / "etc/systemd/system" / wanted, f"/lib/systemd/system/{service}")
     if options.authorized_keys:
         (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         _write(tree / "root/.ssh/authorized_keys", options.authorized_keys, mode=0o600)
@@ -88,6 +89,8 @@ def configure(tree: Path, options: GoldenOptions) -> None:
         (tree / directory).mkdir(parents=True, exist_ok=True)
         (tree / directory).chmod(mode)
     for unit in _MASKED:
+        for wanted in (tree / "etc/systemd/system").glob(f"*.wants/{unit}"):
+            wanted.unlink()
         _link(tree / "etc/systemd/system" / unit, "/dev/null")
     _os_release(tree, options)
 
