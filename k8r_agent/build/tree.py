@@ -77,8 +77,8 @@ def configure(tree: Path, options: GoldenOptions) -> None:
     # Only now: Debian's packages ask the presets before they enable their units.
     _write(tree / "usr/lib/systemd/system-preset/00-k8r.preset", PRESET)
     _write(tree / "usr/lib/systemd/network/80-k8r-ethernet.network", NETWORK)
-    for wanted, service in _NETWORKD:
-        _link(tree / "etc/systemd/system" / wanted, f"/lib/systemd/system/{service}")
+    for link, service in _NETWORKD:
+        _link(tree / "etc/systemd/system" / link, f"/lib/systemd/system/{service}")
     if options.authorized_keys:
         (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         _write(tree / "root/.ssh/authorized_keys", options.authorized_keys, mode=0o600)
