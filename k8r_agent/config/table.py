@@ -134,7 +134,7 @@ TABLE: tuple[Setting, ...] = (
         doc="PEM file. Empty: those of the system.",
     ),
     Setting(
-        section="boot", key="tries", read=r.count(1, 9), kind="number from 1 to 9",
+        section="boot", key="tries", read=r.count(1, 4), kind="number from 1 to 4",
         help="boots that the working slot gets to become healthy",
         doc="Each boot of the working slot costs one; reaching `boot-complete.target` refills them. At 0 the image "
             "slot boots.",

@@ -85,7 +85,7 @@ def test_all_mistakes_at_once_each_with_line_and_advice(tmp_path: Path) -> None:
     assert "did you mean hostname?" in found[2]
     assert "it belongs under [boot]" in found[3]
     assert "no unit" in found[4]
-    assert "from 1 to 9" in found[5]
+    assert "from 1 to 4" in found[5]
     with pytest.raises(config.ConfigProblems) as caught:
         config.load(tmp_path)
     assert caught.value.exit is Exit.BAD_CONFIG
