@@ -25,7 +25,10 @@ def _missing() -> list[Path]:
 
 def _story(item: pytest.Item) -> Story | None:
     mark = item.get_closest_marker("story")
-    return Story(mark.args[0], tuple(sorted(mark.kwargs.items()))) if mark else None
+    if mark is None:
+        return None
+    options = {name: value for name, value in mark.kwargs.items() if name != "tell"}
+    return Story(mark.kwargs["tell"], tuple(sorted(options.items())))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from tests.lab.site import IMAGE_SIZE, STATE_SIZE
 from tests.node.life import Seen, life
 
 
-@pytest.mark.story(life, loader="systemd-boot")
+@pytest.mark.story(tell=life, loader="systemd-boot")
 class TestSystemdBoot:
     loader = "systemd-boot"
 
@@ -87,7 +87,7 @@ class TestSystemdBoot:
             assert word in told.texts["events"]
 
 
-@pytest.mark.story(life, loader="grub")
+@pytest.mark.story(tell=life, loader="grub")
 class TestGrub(TestSystemdBoot):
     loader = "grub"
 
