@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli import render
 from k8r_agent.cli.console import Console
-from k8r_agent.errors import Exit, K8rError, Refused
+from k8r_agent.errors import Exit, K8rError, Refused, UsageError
 from k8r_agent.model.layout import IMAGE, WORKING
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.units import format_size
@@ -78,8 +79,24 @@ def run_verify(args: Namespace, console: Console, node: Node) -> int:
 def arguments_install_assets(parser: ArgumentParser) -> None:
     parser.add_argument("slot", nargs="?", choices=[str(slot) for slot in Slot], default="working", metavar="SLOT",
                         help="working: from /boot of the running system; image: from the bundle it was written from")
+    parser.add_argument("--kernel", type=Path, metavar="FILE", help="this kernel, with --initrd")
+    parser.add_argument("--initrd", type=Path, metavar="FILE", help="this initrd, with --kernel")
 
 
 def run_install_assets(args: Namespace, console: Console, node: Node) -> int:
+    """Written beside the present ones, read back, then one sector switches. Raises Busy during a transaction."""
+    from k8r_agent.cli import bootassets
+
     node.require_root("slot install-assets")
-    raise NotImplementedError
+    slot = Slot(args.slot)
+    if bool(args.kernel) != bool(args.initrd):
+        raise UsageError("--kernel and --initrd go together: a kernel needs the initrd with its modules")
+    with node.lock.hold(f"slot install-assets (pid {node.pid})"):
+        wanted = bootassets.find(slot, args.kernel, args.initrd, node)
+        changed = node.world.boot.assets(slot) != wanted
+        if changed:
+            with node.world.machine.inhibit("installing a kernel"):
+                node.world.boot.install_assets(slot, wanted)
+    console.say(f"the {slot} slot boots {wanted.release}" + ("" if changed else ", as before"))
+    console.result({"slot": str(slot), "release": wanted.release, "changed": changed})
+    return Exit.OK
