@@ -66,7 +66,8 @@ def parse_decision(data: bytes | None) -> GrubDecision:
     slots = {str(slot): slot for slot in Slot}
     tries = values.get("tries", "")
     return GrubDecision(primary=slots.get(values.get("primary", ""), default.primary),
-                        once=slots.get(values.get("once", "")), tries=int(tries) if tries.isdecimal() else 2,
+                        once=slots.get(values.get("once", "")),
+                        tries=int(tries) if tries.isdecimal() else default.tries,
                         image_dir="b" if values.get("image_dir") == "b" else "a",
                         working_dir="b" if values.get("working_dir") == "b" else "a")
 

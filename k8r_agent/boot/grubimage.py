@@ -126,7 +126,8 @@ def _memdisk() -> bytes:
 
 LOADER = Program(
     modules=("memdisk", "tar", "fat", "part_gpt", "part_msdos", "loadenv", "probe", "regexp", "linux", "normal",
-             "test", "true", "echo", "sleep", "reboot", "configfile", "boot", "hashsum", "gcry_sha256", "efi_gop", "all_video"),
+             "test", "true", "echo", "sleep", "reboot", "configfile", "boot", "hashsum", "gcry_sha256",
+             "efi_gop", "all_video"),
     files={"early.cfg": _EARLY.encode(), "memdisk.tar": _memdisk()},
 )
 GUARD = Program(modules=("fat", "part_gpt", "part_msdos", "chain", "boot", "echo", "sleep", "reboot"),

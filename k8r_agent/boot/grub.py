@@ -1,0 +1,75 @@
+"""GRUB: one environment block of 512 bytes holds the decision, the arming, the tries and the asset directories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from k8r_agent.boot import grubfiles
+from k8r_agent.boot.assetdirs import AssetDirectories
+from k8r_agent.boot.grubfiles import ENV, GrubDecision
+from k8r_agent.errors import Protected
+from k8r_agent.model.boot import BootAssets, BootState
+from k8r_agent.model.slots import Slot
+from k8r_agent.ports.bootfiles import SECTOR, BootFiles
+
+
+class Grub:
+    """`current` is the slot that runs, as the initramfs found it. Every change is one sector."""
+
+    name = "grub"
+
+    def __init__(self, files: BootFiles, *, current: Slot | None, tries: int = 3) -> None:
+        self._files, self._current = files, current
+        self._tries = max(1, min(tries, grubfiles.MAX_TRIES))
+        self._dirs = AssetDirectories(files, self.name)
+
+    def state(self) -> BootState:
+        decision = self._decision()
+        return BootState(backend=self.name, current=self._current, primary=decision.primary, armed=decision.once,
+                         tries_left=decision.tries)
+
+    def set_primary(self, slot: Slot) -> None:
+        if self.assets(slot) is None:
+            raise Protected(f"the {slot} slot does not become the primary",
+                            why="its kernel or initrd is missing or damaged",
+                            hint=f"k8r-agent slot install-assets {slot}")
+        self._decide(replace(self._decision(), primary=slot, tries=self._tries))
+
+    def try_once(self, slot: Slot) -> None:
+        if self.assets(slot) is None:
+            raise Protected(f"the {slot} slot is not booted", why="its kernel or initrd is missing or damaged")
+        self._decide(replace(self._decision(), once=slot))
+
+    def disarm(self) -> None:
+        self._decide(replace(self._decision(), once=None))
+
+    def refill_tries(self) -> None:
+        self._decide(replace(self._decision(), tries=self._tries))
+
+    def install_assets(self, slot: Slot, assets: BootAssets) -> None:
+        with self._files.writable():
+            letter = self._dirs.write_beside(slot, self._decision().letter(slot), assets)
+            decision = self._decision()
+            self._decide(replace(decision, image_dir=letter) if slot is Slot.IMAGE
+                         else replace(decision, working_dir=letter))
+
+    def assets(self, slot: Slot) -> BootAssets | None:
+        return self._dirs.read(slot, self._decision().letter(slot))
+
+    def problems(self) -> tuple[str, ...]:
+        if grubfiles.parse_block(self._files.read(ENV)) is None:
+            return (f"{ENV} cannot be read; GRUB boots the working slot and counts nothing",)
+        return ()
+
+    def _decision(self) -> GrubDecision:
+        return grubfiles.parse_decision(self._files.read(ENV))
+
+    def _decide(self, decision: GrubDecision) -> None:
+        data, present = grubfiles.render_decision(decision), self._files.read(ENV)
+        if present == data:
+            return
+        with self._files.writable():
+            if present is not None and len(present) == SECTOR:
+                self._files.write_sector(ENV, data)
+            else:
+                self._files.put(ENV, data)

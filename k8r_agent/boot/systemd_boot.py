@@ -1,0 +1,171 @@
+"""systemd-boot: loader.conf decides, the name of the working entry counts, an EFI variable arms."""
+
+from __future__ import annotations
+
+from k8r_agent.boot import assetfiles, sdfiles
+from k8r_agent.boot.assetdirs import AssetDirectories
+from k8r_agent.boot.sdfiles import ENTRIES, LOADER_CONF, EntryName
+from k8r_agent.errors import BootError, Protected
+from k8r_agent.model.boot import BootAssets, BootState
+from k8r_agent.model.slots import Slot
+from k8r_agent.ports.bootfiles import BootFiles, EfiVars
+
+ONE_SHOT, OVERRIDE, LOADER_INFO = "LoaderEntryOneShot", "LoaderEntryDefault", "LoaderInfo"
+
+
+class SystemdBoot:
+    """`current` is the slot that runs, as the initramfs found it."""
+
+    name = "systemd-boot"
+
+    def __init__(self, files: BootFiles, efi: EfiVars, *, current: Slot | None, tries: int = 3) -> None:
+        self._files, self._efi, self._current = files, efi, current
+        self._tries = max(1, min(tries, sdfiles.MAX_TRIES))
+        self._dirs = AssetDirectories(files, self.name)
+
+    def state(self) -> BootState:
+        override = sdfiles.parse_pattern(self._efi.read(OVERRIDE))
+        return BootState(backend=self.name, current=self._current, primary=override or self._decided(),
+                         armed=sdfiles.parse_pattern(self._efi.read(ONE_SHOT)), tries_left=self._tries_left())
+
+    def set_primary(self, slot: Slot) -> None:
+        if self.assets(slot) is None:
+            raise Protected(f"the {slot} slot does not become the primary",
+                            why="its kernel or initrd is missing or damaged",
+                            hint=f"k8r-agent slot install-assets {slot}")
+        self._drop_override()
+        if slot is Slot.WORKING:
+            self._refill()
+        self._decide(slot)
+
+    def try_once(self, slot: Slot) -> None:
+        if self.assets(slot) is None:
+            raise Protected(f"the {slot} slot is not booted", why="its kernel or initrd is missing or damaged")
+        if not self._efi.available():
+            raise BootError(f"the {slot} slot cannot be booted once", why="the firmware's variables are out of reach",
+                            hint="boot the node in UEFI mode with efivarfs mounted, or use the GRUB backend")
+        self._drop_override()
+        self._efi.write(ONE_SHOT, sdfiles.pattern(slot))
+
+    def disarm(self) -> None:
+        if self._efi.available() and self._efi.read(ONE_SHOT) is not None:
+            self._efi.delete(ONE_SHOT)
+
+    def refill_tries(self) -> None:
+        self._drop_override()
+        if self._decided() is Slot.WORKING or self._working_entries():
+            self._refill()
+
+    def install_assets(self, slot: Slot, assets: BootAssets) -> None:
+        with self._files.writable():
+            entry = self._entry(slot)
+            active = sdfiles.parse_entry(self._read(entry)) if entry else None
+            sdfiles.render_entry(slot, "a", assets.cmdline)  # too long is found before the first byte is written
+            if entry:
+                self._remove_others(entry)  # while all of them still say the same
+            letter = self._dirs.write_beside(slot, active, assets)
+            if entry is None:
+                entry = EntryName(slot=slot) if slot is Slot.IMAGE else sdfiles.full(self._tries, 0)
+            self._write(f"{ENTRIES}/{entry}", sdfiles.render_entry(slot, letter, assets.cmdline))
+
+    def assets(self, slot: Slot) -> BootAssets | None:
+        entry = self._entry(slot)
+        letter = sdfiles.parse_entry(self._read(entry)) if entry else None
+        return self._dirs.read(slot, letter) if letter else None
+
+    def problems(self) -> tuple[str, ...]:
+        """What a person should know; all of it is put right at the next refill_tries() or set_primary()."""
+        found = []
+        if (value := self._efi.read(OVERRIDE)) is not None:
+            found.append(f"the EFI variable {OVERRIDE} ({value}) overrides the agent's decision")
+        working = self._working_entries()
+        if len(working) > 1:
+            found.append(f"{len(working)} boot entries of the working slot: {', '.join(map(str, working))}")
+        if self._decided() is Slot.WORKING and not working:
+            found.append("the boot entry of the working slot is lost; the image slot boots")
+        return tuple(found)
+
+    # the decision
+
+    def _decided(self) -> Slot:
+        return sdfiles.parse_loader_conf(self._files.read(LOADER_CONF))
+
+    def _decide(self, slot: Slot) -> None:
+        data = sdfiles.render_loader_conf(slot)
+        if self._files.read(LOADER_CONF) == data:
+            return
+        with self._files.writable():
+            self._write(LOADER_CONF, data)
+
+    def _drop_override(self) -> None:
+        """Somebody ran `bootctl set-default`, or pressed `d` in the menu: it would win over loader.conf."""
+        if self._efi.available() and self._efi.read(OVERRIDE) is not None:
+            self._efi.delete(OVERRIDE)
+
+    # entries
+
+    def _entries(self) -> tuple[EntryName, ...]:
+        found = (sdfiles.parse_name(name) for name in self._files.names(ENTRIES))
+        return tuple(sorted(name for name in found if name))
+
+    def _working_entries(self) -> tuple[EntryName, ...]:
+        """Most tries left first; more than one only after a power cut while refilling."""
+        found = [name for name in self._entries() if name.slot is Slot.WORKING]
+        return tuple(sorted(found, key=lambda name: -self._left(name)))
+
+    def _entry(self, slot: Slot) -> EntryName | None:
+        if slot is Slot.WORKING:
+            return next(iter(self._working_entries()), None)
+        return next((name for name in self._entries() if name.slot is slot), None)
+
+    def _left(self, name: EntryName) -> int:
+        return self._tries if name.left is None else name.left
+
+    def _tries_left(self) -> int | None:
+        working = self._working_entries()
+        if any(name.left is None for name in working):
+            return None
+        return self._left(working[0]) if working else 0
+
+    def _read(self, entry: EntryName) -> bytes | None:
+        return self._files.read(f"{ENTRIES}/{entry}")
+
+    def _write(self, path: str, data: bytes) -> None:
+        """In place where that is possible; a file of another size (somebody edited it) is replaced."""
+        present = self._files.read(path)
+        if present is not None and len(present) == len(data):
+            self._files.write_sector(path, data)
+        else:
+            self._files.put(path, data)
+
+    def _refill(self) -> None:
+        """Never a moment without an entry: the full one is written before the used one goes."""
+        best = self._entry(Slot.WORKING)
+        data = self._read(best) if best else None
+        if best is None or data is None or sdfiles.parse_entry(data) is None:
+            best, data = None, self._lost_entry()
+        if data is None:
+            return  # no complete kernel to boot: install_assets() will write an entry
+        full = best
+        if best is None or best.left != self._tries:
+            generation = 1 - sdfiles.generation(best, self._tries) if best else 0
+            full = sdfiles.full(self._tries, generation)
+            with self._files.writable():
+                self._files.put(f"{ENTRIES}/{full}", data)
+        assert full is not None
+        self._remove_others(full)
+
+    def _remove_others(self, keep: EntryName) -> None:
+        others = [name for name in self._entries() if name.slot is keep.slot and name != keep]
+        if others:
+            with self._files.writable():
+                for name in others:
+                    self._files.remove(f"{ENTRIES}/{name}")
+
+    def _lost_entry(self) -> bytes | None:
+        """The entry is gone or unreadable (a FAT that was repaired elsewhere), the assets are not. Of two complete
+        directories nobody can tell which was active; either has a kernel that this slot has booted."""
+        for letter in assetfiles.DIRECTORIES:
+            if (assets := self._dirs.read(Slot.WORKING, letter)) is not None:
+                return sdfiles.render_entry(Slot.WORKING, letter, assets.cmdline)
+        return None

@@ -1,0 +1,277 @@
+"""The FAT boot partition. What is durable and atomic on Linux' vfat was measured, not assumed:
+
+- overwriting one sector in place leaves the old or the new content, whatever the order in which sectors reach the
+  medium; truncating and writing does not;
+- rename() and fsync() of the directory is *not* durable; RENAME_EXCHANGE and fsync() of the file itself is, and
+  touches no FAT sector;
+- a read that comes from the page cache proves nothing, so every effect is read back after the cache was dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from k8r_agent.errors import BootError, ReadBackMismatch, Refused
+from k8r_agent.ports.bootfiles import SECTOR
+
+MOUNT = Path("/boot/firmware")
+LOCK = Path("/run/k8r/bootfiles.lock")
+_TEMPORARY = "k8r.tmp"  # a short name: one directory entry; no loader reads it
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class MountedBootFiles:
+    """Raises BootError with the errno's text, ReadBackMismatch when the medium returns something else.
+
+    With `remount=False` the directory is taken as it is (tests; a file system that is not a mount of its own).
+    """
+
+    def __init__(self, root: Path = MOUNT, *, lock: Path = LOCK, remount: bool = True) -> None:
+        self._root, self._lock, self._remount = root, lock, remount
+        self._depth = 0
+        self._held = -1
+
+    # reading
+
+    def read(self, path: str) -> bytes | None:
+        """From the medium, not from the cache."""
+        try:
+            fd = os.open(self._at(path), os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _failed("read", path, error) from error
+        try:
+            return _read_uncached(fd)
+        except OSError as error:
+            raise _failed("read", path, error) from error
+        finally:
+            os.close(fd)
+
+    def names(self, directory: str) -> tuple[str, ...]:
+        try:
+            return tuple(sorted(os.listdir(self._at(directory))))
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        except OSError as error:
+            raise _failed("read", directory, error) from error
+
+    def free(self) -> int:
+        try:
+            found = os.statvfs(self._root)
+        except OSError as error:
+            raise _failed("read", ".", error) from error
+        return found.f_bavail * found.f_frsize
+
+    # writing
+
+    @contextlib.contextmanager
+    def writable(self) -> Iterator[None]:
+        if self._depth == 0:
+            self._open()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._close()
+
+    def write_sector(self, path: str, data: bytes) -> None:
+        assert self._depth and len(data) == SECTOR, path
+        with self._complaint("write", path):
+            fd = os.open(self._at(path), os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_size != SECTOR:
+                    raise BootError(f"{path} is not a file of one sector", why=f"{os.fstat(fd).st_size} bytes")
+                if os.pwrite(fd, data, 0) != SECTOR:
+                    raise BootError(f"{path} was not written as a whole")
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+        self._verify(path, data)
+
+    def put(self, path: str, data: bytes) -> None:
+        assert self._depth, path
+        target = self._at(path)
+        temporary = target.parent / _TEMPORARY
+        with self._complaint("write", path):
+            self._make_directory(target.parent)
+            temporary.unlink(missing_ok=True)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        self._verify(str(temporary.relative_to(self._root)), data)
+        with self._complaint("write", path):
+            if target.exists():
+                _exchange(temporary, target)
+                _sync(target)
+                temporary.unlink(missing_ok=True)
+            else:
+                temporary.rename(target)
+            _sync(target)
+            self._sync_all()
+        self._verify(path, data)
+
+    def rename(self, old: str, new: str) -> None:
+        assert self._depth, old
+        with self._complaint("rename", old):
+            self._at(old).rename(self._at(new))
+            _sync(self._at(new))
+            self._sync_all()
+
+    def remove(self, path: str) -> None:
+        assert self._depth, path
+        target = self._at(path)
+        with self._complaint("remove", path):
+            if target.is_dir():
+                for name in os.listdir(target):
+                    (target / name).unlink()
+                target.rmdir()
+            else:
+                target.unlink(missing_ok=True)
+            self._sync_all()
+
+    # below
+
+    def _at(self, path: str) -> Path:
+        assert path and not path.startswith("/") and ".." not in path.split("/"), path
+        return self._root / path
+
+    def _open(self) -> None:
+        """The lock: another process that is done must not make the partition read-only under our hands."""
+        with self._complaint("open", "."):
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            self._held = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._held, fcntl.LOCK_EX)
+            try:
+                if self._remount:
+                    self._mount(0)
+            except (OSError, BootError):
+                self._release()
+                raise
+
+    def _close(self) -> None:
+        try:
+            self._sync_all()
+            if self._remount:
+                with contextlib.suppress(OSError):  # a file that somebody else has open for writing
+                    self._mount(_MS_RDONLY)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        os.close(self._held)
+        self._held = -1
+
+    def _mount(self, flags: int) -> None:
+        if not os.path.ismount(self._root):
+            raise BootError(f"the boot partition is not mounted at {self._root}",
+                            hint="systemctl start boot-firmware.mount; k8r-agent status")
+        flags |= _MS_REMOUNT | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+        if _libc.mount(None, os.fsencode(self._root), None, ctypes.c_ulong(flags), None):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def _make_directory(self, directory: Path) -> None:
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+            self._sync_all()
+
+    def _sync_all(self) -> None:
+        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _libc.syncfs(fd):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(fd)
+
+    def _verify(self, path: str, data: bytes) -> None:
+        found = self.read(path)
+        if found != data:
+            raise ReadBackMismatch(f"{path} on the boot partition does not hold what was written",
+                                   why="it is gone" if found is None else f"{len(found)} bytes, {len(data)} were written",
+                                   hint="the medium is failing: replace it before the next reboot")
+
+    @contextlib.contextmanager
+    def _complaint(self, verb: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _failed(verb, path, error) from error
+
+
+def _failed(verb: str, path: str, error: OSError) -> BootError | Refused:
+    if error.errno == errno.ENOSPC:
+        return Refused(f"{path}: the boot partition is full", hint="remove what does not belong to k8r")
+    return BootError(f"cannot {verb} {path} on the boot partition", why=error.strerror or str(error))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view):]
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Old or new under the target's name at every instant. vfat before Linux 6.0 cannot: plain rename, which leaves
+    old or new as long as the medium keeps the order of writes."""
+    if _libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        _sync(one)
+        return
+    number = ctypes.get_errno()
+    if number not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(number, os.strerror(number))
+    one.rename(other)
+
+
+def _read_uncached(fd: int) -> bytes:
+    """O_DIRECT where the file system has it; else the cached pages are dropped first."""
+    size = os.fstat(fd).st_size
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    direct = -1
+    try:
+        direct = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        return _read_direct(direct, size)
+    except OSError:
+        pieces = []
+        while piece := os.read(fd, 1 << 20):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        if direct >= 0:
+            os.close(direct)
+
+
+def _read_direct(fd: int, size: int) -> bytes:
+    found = bytearray()
+    with mmap.mmap(-1, 1 << 20) as buffer:  # page-aligned, as O_DIRECT wants it
+        while len(found) < size:
+            count = os.preadv(fd, [buffer], len(found))
+            if count == 0:
+                break
+            found += buffer[:count]
+    if len(found) != size:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return bytes(found)
