@@ -88,9 +88,11 @@ class _Parts:
                                   role=self._settings.node.role, foreign=self._settings.disk.foreign_state)
 
     def _make_bundles(self) -> Bundles:
-        from k8r_agent.image.bundles import open_bundles
+        from k8r_agent.image.bundle import Bundles as RealBundles
 
-        return open_bundles(self._commands, self._settings)
+        update = self._settings.update
+        return RealBundles(self._commands, allow_unsigned=update.allow_unsigned, allow_legacy=update.allow_legacy,
+                           ca_file=update.ca_file, legacy_release=self._slots.release_floor)
 
     def _make_identity(self) -> NodeIdentity:
         from k8r_agent.effects.identity import NodeIdentity

@@ -18,7 +18,6 @@ ENTRY = struct.Struct("<16s16sQQQ72s")  # 128 bytes
 LEGACY_BOOT = 1 << 2  # attribute bit, "bootable" for a BIOS
 TYPE_ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 TYPE_LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
-_EMPTY = "00000000-0000-0000-0000-000000000000"
 _MAX_ENTRIES = 1024  # libfdisk's and Linux's own bound is far above what anybody uses; this bounds a hostile header
 
 
@@ -125,7 +124,7 @@ def protective_mbr(old: bytes, sectors: int) -> bytes:
 
 def _entry(number: int, raw: bytes) -> Entry | None:
     kind, unique, first, last, attributes, name = ENTRY.unpack(raw)
-    if _guid(kind) == _EMPTY:
+    if kind == bytes(16):
         return None
     return Entry(number=number, type=_guid(kind), uuid=_guid(unique), first=first, last=last, attributes=attributes,
                  name=name.decode("utf-16-le", "replace").split("\0")[0])

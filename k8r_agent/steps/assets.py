@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from k8r_agent.errors import BootError, Protected
+from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.ports.step import World
@@ -24,9 +23,9 @@ class InstallImageAssets:
         if world.boot.state().current is Slot.IMAGE:
             raise Protected("the image slot's boot assets are not replaced", why="the node runs from it")
         with world.bundles.open(world.recall("source")) as bundle:
-            assets = bundle.boot_assets()
-        world.remember("image-assets", fingerprint(assets))
-        install(world, Slot.IMAGE, assets)
+            world.remember("image-assets", bundle.boot_digest())
+            if not self.done(world):
+                install(world, Slot.IMAGE, bundle.boot_assets())
 
 
 class InstallWorkingAssets:
@@ -62,13 +61,5 @@ def install(world: World, slot: Slot, assets: BootAssets) -> None:
 
 
 def fingerprint(assets: BootAssets | None) -> str:
-    """"" for none. Trailing white space of the two texts does not count: they are stored as text files."""
-    if assets is None:
-        return ""
-    import hashlib
-
-    assets = replace(assets, cmdline=assets.cmdline.strip(), release=assets.release.strip())
-    total = hashlib.sha256()
-    for part in (assets.kernel, assets.initrd, assets.cmdline.encode(), assets.release.encode()):
-        total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()
+    """"" for none."""
+    return assets_digest(assets) if assets is not None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import uuid as uuids
 
@@ -12,6 +13,7 @@ _POLY = 0x82F63B78
 TABLES = 2 * BLOCK  # where the fake's "inode tables" lie: one block that names the file system
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def crc32c(data: bytes, crc: int = 0xFFFFFFFF) -> int:
     """As ext4 uses it: not inverted at the end."""
     for byte in data:

@@ -1,0 +1,200 @@
+"""Every crash, explored as a graph.
+
+A run goes on from a state of the node without a crash until it is at rest. At each point that it passes, what a
+crash would leave there is taken as a new state: power cut (what was not durable lost, kept, or half of each) or the
+agent killed. Each state that was not met before is run in turn, up to a number of crashes. Two states that differ
+only in times, in the event log or in the names of boots are the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from k8r_agent.engine import Outcome
+from k8r_agent.model import superblock
+from k8r_agent.model.slots import Slot
+from k8r_agent.ports.bootfiles import SECTOR
+from tests.fakes.world import NUMBERS, FakeNode, Violation
+
+SESSIONS = 60  # boots and restarts of the agent after which a run counts as endless
+_NUMBER = re.compile(rb'"(?:time|started|ended)": [0-9.]+')
+_BOOT = re.compile(rb"00000000-0000-4000-8000-(\d{12})")
+_ID = re.compile(rb"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}")
+_FORGOTTEN = ("events", "quarantine")
+
+
+@dataclass
+class Figures:
+    """What was explored. `states` counts distinct ones, `runs` those that were run, `points` the crash points
+    passed by the run without any crash."""
+
+    points: int = 0
+    states: int = 0
+    runs: int = 0
+    boots: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        ended = ", ".join(f"{n} {how}" for how, n in sorted(self.ended.items()))
+        return f"{self.points} points, {self.states} states, {self.runs} runs, {self.boots} boots: {ended}"
+
+
+Judge = Callable[[FakeNode, int], str]
+
+
+@dataclass
+class Explorer:
+    """`judge(node, crashes)` looks at a node at rest, says how it ended and raises AssertionError when that is wrong.
+    `sample` > 0: of the states of the last crash only so many per run, at random."""
+
+    judge: Judge
+    depth: int
+    sample: int = 0
+    kills: bool = True
+    figures: Figures = field(default_factory=Figures)
+    seen: dict[object, int] = field(default_factory=dict)
+
+    def explore(self, start: FakeNode) -> Figures:
+        self._explore(start, self.depth, ())
+        return self.figures
+
+    def _explore(self, node: FakeNode, left: int, path: tuple[str, ...]) -> None:
+        run = _Run(self, left, path)
+        self.figures.runs += 1
+        try:
+            how = run.go(node)
+        except AssertionError as error:
+            raise type(error)(f"after crashes at {' → '.join(path) or 'no point'}: {error}") from error
+        self.figures.ended[how] = self.figures.ended.get(how, 0) + 1
+        if not path:
+            self.figures.points = run.points
+        found = run.found
+        if self.sample and left == 1 and len(found) > self.sample:
+            found = random.Random(len(self.seen)).sample(found, self.sample)
+        for name, crashed in found:
+            self._explore(crashed, left - 1, (*path, name))
+
+    def is_new(self, state: object, left: int) -> bool:
+        """Not met before with as many crashes left."""
+        known = self.seen.get(state)
+        if known is None:
+            self.figures.states += 1
+        if known is not None and known >= left:
+            return False
+        self.seen[state] = left
+        return True
+
+
+class _Run:
+    def __init__(self, explorer: Explorer, left: int, path: tuple[str, ...]) -> None:
+        self._explorer, self._left, self._path = explorer, left, path
+        self.found: list[tuple[str, FakeNode]] = []
+        self.points = 0
+        self._primary: Slot | None = None
+
+    def go(self, node: FakeNode) -> str:
+        node.watch = self._watch
+        self._primary = node.loader.decided()
+        at_rest = False
+        for _ in range(SESSIONS):
+            if node.running is None:
+                node.power_on()
+                self._explorer.figures.boots += 1
+            outcome = node.session()
+            if outcome is Outcome.REBOOTING:
+                node.shut_down()
+                at_rest = False
+            elif at_rest:
+                node.watch = None
+                return self._explorer.judge(node, len(self._path))
+            else:  # at rest for good only when another power cycle changes nothing
+                at_rest = True
+                node.shut_down()
+        raise Violation(f"not at rest after {SESSIONS} boots")
+
+    def _watch(self, node: FakeNode, name: str) -> None:
+        self.points += 1
+        self._invariants(node, name)
+        if self._left:
+            for kind, crash in _crashes(node, kills=self._explorer.kills):
+                if self._explorer.is_new(crash_key(node, kind), self._left - 1):
+                    self.found.append((f"{name}[{kind}]", self._crashed(node, crash)))
+
+    def _crashed(self, node: FakeNode, crash: Callable[[FakeNode], None]) -> FakeNode:
+        watch, node.watch = node.watch, None
+        other = copy.deepcopy(node)
+        node.watch = watch
+        crash(other)
+        return other
+
+    def _invariants(self, node: FakeNode, name: str) -> None:
+        primary = node.loader.decided()
+        if primary is not self._primary:
+            if node.running is not primary:
+                raise Violation(f"{primary} became the primary while {node.running} runs ({name})")
+            self._primary = primary
+        for slot, number in NUMBERS.items():
+            if name == f"disk:p{number}:write" and slot in (node.running, primary):
+                raise Violation(f"the {slot} slot is written while {node.running} runs and {primary} is the primary")
+        if name == "mkfs:before" and node.state.marker() is not None:
+            raise Violation("the state partition is formatted a second time")
+
+
+def _crashes(node: FakeNode, *, kills: bool) -> Iterator[tuple[str, Callable[[FakeNode], None]]]:
+    yield "cut", lambda n: n.power_cut()
+    if node.disks.medium.pending or node.loader.pending():
+        yield "cut late", lambda n: n.power_cut(keep=1.0, reached=lambda sector: True)
+        yield "cut odd", lambda n: n.power_cut(keep=0.5, reached=lambda sector: sector // 8 % 2 == 1)
+        yield "cut even", lambda n: n.power_cut(keep=0.5, reached=lambda sector: sector // 8 % 2 == 0)
+    if kills:
+        yield "kill", lambda n: n.kill()
+
+
+def crash_key(node: FakeNode, kind: str) -> object:
+    """What distinguishes the states that crashes leave. Everything durable and, unless a power cut takes it, what is
+    in memory."""
+    pending = node.disks.medium.pending
+    parts: list[object] = [kind if pending or node.loader.pending() else kind == "kill",
+                           frozenset(pending.items()) if kind != "cut" else None,
+                           _disk(node), node.loader.key(), node.soiled, node.boots % node.behaviour.period()]
+    live = kind == "kill"
+    texts: list[bytes] = []
+    for life, files in node.state.mounts.contents.items():
+        texts += [life, *_texts(files)]
+    if live or not node.files.on_partition:
+        parts.append((node.running, node.files.on_partition, frozenset(node.disks.mounted),
+                      node.state.mounts.staged is not None) if live else None)
+    if live:
+        texts += _texts(node.files.live)
+    joined = b"\n".join(texts)
+    now = node.machine.boot_id().encode() if live else b"-"
+    joined = _NUMBER.sub(b"", joined)
+    joined = _BOOT.sub(lambda found: b"NOW" if found[0] == now else b"THEN", joined)
+    names: dict[bytes, bytes] = {}
+    joined = _ID.sub(lambda found: names.setdefault(found[0], b"ID%d" % len(names)), joined)
+    parts.append(joined)
+    return tuple(parts)
+
+
+def _texts(files: dict[str, bytes]) -> Iterator[bytes]:
+    for name in sorted(files):
+        if not name.startswith(_FORGOTTEN):
+            yield name.encode()
+            yield files[name]
+
+
+def _disk(node: FakeNode) -> object:
+    """Without the superblocks of mounted file systems: they count mounts."""
+    counted = set()
+    for number, (start, _) in node.disks.kernel.items():
+        first = (start + superblock.OFFSET) // SECTOR
+        if number != NUMBERS[Slot.IMAGE]:
+            counted.update(range(first, first + superblock.LENGTH // SECTOR))
+    durable = node.disks.medium.durable
+    found = [superblock.parse(node.disks.superblock(n)) for n in sorted(node.disks.kernel)]
+    known = tuple((s.uuid, s.label, s.size) if s else None for s in found)
+    return known, frozenset(item for item in durable.items() if item[0] not in counted)

@@ -1,0 +1,195 @@
+"""A whole node in memory: disk, boot partition, firmware, state partition, and the product's own code on top.
+
+What runs is the product: engine, runner, tasks, steps, boot backends, store. What is faked is the hardware below,
+and all of it can lose power at any point (`point`). A node can be copied at any instant (copy.deepcopy), so that a
+crash is explored from a copy while the original goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from k8r_agent.config.settings import BootSettings, DiskSettings, Settings
+from k8r_agent.engine import Outcome
+from k8r_agent.model.layout import IMAGE, WORKING
+from k8r_agent.model.slots import Slot
+from k8r_agent.ports.boot import BootBackend
+from k8r_agent.ports.bootfiles import BootFiles
+from k8r_agent.ports.step import Step, World
+from k8r_agent.runner import Runner
+from k8r_agent.steps import STEPS, TABLE
+from k8r_agent.steps.health import HealthCheck, SelfCheck
+from k8r_agent.store.hooks import Hooks
+from k8r_agent.store.slots import SlotStore
+from k8r_agent.store.tasks import TaskFiles
+from tests.fakes.disks import FakeDisks
+from tests.fakes.flashed import MIB, flashed_gpt
+from tests.fakes.golden import GoldenBundles, assets_of, content_of, release_of, soil
+from tests.fakes.identity import FakeIdentity
+from tests.fakes.machine import FakeMachine, well
+from tests.fakes.statefiles import FakeStateFiles
+from tests.fakes.statepartition import FakeStatePartition
+
+TASKS = Path(__file__).parents[2] / "tasks"
+NUMBERS = {Slot.IMAGE: IMAGE, Slot.WORKING: WORKING}
+
+
+class Violation(AssertionError):
+    """Something that must never happen has happened."""
+
+
+class Loader(Protocol):
+    """One kind of boot loader with its files and variables (tests/fakes/firmware.py)."""
+
+    files: BootFiles
+
+    def backend(self, current: Slot | None) -> BootBackend: ...
+
+    def choose(self) -> tuple[Slot, bytes]:
+        """What the firmware and the loader do at power-on: the slot whose kernel they start, and that kernel. Uses
+        up a one-shot and a try. Raises Violation when they end at a prompt."""
+
+    def decided(self) -> Slot:
+        """The primary, read from the medium without the product's code."""
+
+    def power_cut(self, keep: float) -> None: ...
+
+    def key(self) -> object:
+        """Hashable: everything that survives a power cut."""
+
+    def pending(self) -> bool:
+        """Whether a power cut would lose something now."""
+
+
+class Nobody:
+    """A Reporter for whom nobody looks."""
+
+    def status(self, text: str) -> None:
+        pass
+
+    def progress(self, done: int, total: int) -> None:
+        pass
+
+
+class NoLock:
+    @contextlib.contextmanager
+    def hold(self, holder: str) -> Iterator[None]:
+        yield
+
+
+class Behaviour:
+    """How systems behave on this node. `boots` counts boots of a slot that could come up."""
+
+    def comes_up(self, slot: Slot, release: int, boots: int) -> bool:
+        return True
+
+    def healthy(self, slot: Slot, release: int, boots: int) -> bool:
+        return True
+
+    def period(self) -> int:
+        """After how many boots the same happens again."""
+        return 1
+
+
+class FakeNode:
+    """A node with release 1 in both slots (or freshly flashed with it), and a bundle of release 2 to update from."""
+
+    def __init__(self, loader: Callable[[Callable[[str], None]], Loader], *, behaviour: Behaviour | None = None,
+                 when_working_dead: str = "offer") -> None:
+        self.behaviour = behaviour or Behaviour()
+        self.settings = Settings(disk=DiskSettings(image_size=2 * MIB, state_size=2 * MIB),
+                                 boot=BootSettings(when_working_dead=when_working_dead))
+        self.watch: Callable[[FakeNode, str], None] | None = None
+        self.running: Slot | None = None
+        self.boots = 0
+        self.soiled = 0  # release of the working slot that has been in use
+        self.loader = loader(self.point)
+        self.disks = FakeDisks(flashed_gpt(16 * MIB, boot=1 * MIB, image=1 * MIB), point=self.point,
+                               primary=self.primary)
+        self.flash(Slot.IMAGE, 1)
+        self.files = FakeStateFiles(point=self.point)
+        self.state = FakeStatePartition(self.disks, self.files, boot_files=self.loader.files)
+        self.machine = FakeMachine()
+        self.identity = FakeIdentity(files=self.files)
+        self.bundles = GoldenBundles(self.point)
+
+    def primary(self) -> Slot:
+        return self.loader.backend(self.running).state().primary
+
+    def flash(self, slot: Slot, release: int) -> None:
+        start, _ = self.disks.kernel[NUMBERS[slot]]
+        for offset, data in content_of(release).items():
+            self.disks.medium.write(start + offset, data)
+        self.disks.medium.flush()
+
+    # what happens to it
+
+    def point(self, name: str) -> None:
+        if self.watch:
+            self.watch(self, name)
+
+    def power_cut(self, *, keep: float = 0.0, reached: Callable[[int], bool] = lambda sector: False) -> None:
+        self.disks.power_cut(reached)
+        self.loader.power_cut(keep)
+        self.state.power_cut(keep)
+        self.machine.locks.clear()
+        self.running = None
+
+    def kill(self) -> None:
+        """The agent dies, the kernel lives: locks are dropped, everything written stays visible."""
+        self.machine.locks.clear()
+
+    def shut_down(self) -> None:
+        """An orderly reboot loses nothing."""
+        self.power_cut(keep=1.0, reached=lambda sector: True)
+
+    def power_on(self) -> None:
+        """Until a system comes up; the watchdog ends those that do not. Raises Violation when none ever does."""
+        for _ in range(40):
+            slot, kernel = self.loader.choose()
+            self.boots += 1
+            release = self._content(slot)
+            if (release and kernel == assets_of(release).kernel
+                    and self.behaviour.comes_up(slot, release, self.boots)):
+                return self._up(slot, release)
+        raise Violation("no system comes up any more")
+
+    def _up(self, slot: Slot, release: int) -> None:
+        watch, self.watch = self.watch, None
+        self.disks.boot(slot)
+        self.state.boot()
+        self.machine.boot()
+        self.machine.release, self.machine.checks = release, well()
+        if not self.behaviour.healthy(slot, release, self.boots):
+            self.machine.break_check("ssh")
+        self.identity.image_slot = slot is Slot.IMAGE
+        if slot is Slot.WORKING and self.soiled != release:
+            soil(self.disks, NUMBERS[slot], release)
+            self.soiled = release
+        self.running, self.watch = slot, watch
+
+    def _content(self, slot: Slot) -> int:
+        """Release whose every used block is in the slot; 0 for a mixture."""
+        return release_of(self.disks, NUMBERS[slot], in_use=self.soiled if slot is Slot.WORKING else 0)
+
+    def session(self) -> Outcome | None:
+        """The boot completes, and the agent runs until it has nothing to do or the node reboots."""
+        backend = self.loader.backend(self.running)
+        if backend.state().primary is self.running and all(check.ok for check in self.machine.checks):
+            backend.refill_tries()  # as `k8r-agent boot confirm` does
+        runner = Runner(self.world(), tasks=TaskFiles(TABLE, (TASKS,)), steps=self.steps(), lock=NoLock(),  # type: ignore[arg-type]
+                        hooks=Hooks(None), sleep=self.machine.sleep)
+        return runner.run()
+
+    def world(self) -> World:
+        return World(settings=self.settings, disks=self.disks, boot=self.loader.backend(self.running),
+                     state=self.state, files=self.files, slots=SlotStore(self.files), bundles=self.bundles,
+                     identity=self.identity, machine=self.machine, report=Nobody())
+
+    def steps(self) -> Mapping[str, Step]:
+        sleep = self.machine.sleep
+        mine: dict[str, Any] = {"health-check": HealthCheck(sleep=sleep), "self-check": SelfCheck(sleep=sleep)}
+        return {**STEPS, **mine}
