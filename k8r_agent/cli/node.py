@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from k8r_agent.errors import BootError, ConfigError, K8rError, UsageError
+from k8r_agent.errors import BootError, ConfigError, DiskAmbiguous, K8rError, UsageError
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import Transaction, TxnState
 
 if TYPE_CHECKING:
     from k8r_agent.config.settings import Settings
     from k8r_agent.model.boot import BootFacts, BootState
+    from k8r_agent.ports.blockdev import Disks
     from k8r_agent.ports.bundle import Bundles
     from k8r_agent.ports.statefiles import StateFiles
     from k8r_agent.ports.step import Slots, Step, World
@@ -38,6 +40,17 @@ class Progress:
     text: str
     done: int
     total: int
+
+
+class _Glance:
+    """Of the port Disks, what duties.decide() asks."""
+
+    def __init__(self, facts: BootFacts | None) -> None:
+        self._facts = facts
+
+    def assert_writable(self) -> None:
+        if self._facts and self._facts.duplicate:
+            raise DiskAmbiguous("two disks carry the same IDs", hint="remove one of them and reboot")
 
 
 class Node:
@@ -136,12 +149,17 @@ class Node:
         return os.uname().nodename
 
     def now(self) -> float:
-        return self.world.machine.now()
+        """To tell how long ago something was."""
+        return self._world.machine.now() if self._world else time.time()
 
     def facts(self) -> BootFacts | None:
         """None on a machine that is no node."""
         try:
-            return self.world.disks.facts()
+            if self._world:
+                return self._world.disks.facts()
+            from k8r_agent.effects.bootfacts import Kernel, read_facts
+
+            return read_facts(Kernel())
         except BootError:
             return None
 
@@ -176,8 +194,6 @@ class Node:
         """None when the runner says nothing, or said it too long ago."""
         path = self.root / CHANNEL
         try:
-            import time
-
             if time.time() - path.stat().st_mtime > STALE:
                 return None
             found = json.loads(path.read_text())
@@ -186,10 +202,13 @@ class Node:
             return None
 
     def duty(self, last: Transaction | None) -> Duty:
-        """What the runner would do, or not do, by itself now."""
+        """What the runner would do, or not do, by itself now. Twins are those that the initramfs found: looking at
+        all disks again takes longer than a glance may."""
+        from dataclasses import replace
+
         from k8r_agent.steps.duties import decide
 
-        return decide(self.world, last)
+        return decide(replace(self.world, disks=cast("Disks", _Glance(self.facts()))), last)
 
     def unit_active(self, unit: str) -> bool:
         """False as well when systemd cannot be asked: then nobody can say that it is."""
@@ -201,8 +220,6 @@ class Node:
             return False
 
     def sleep(self, seconds: float) -> None:
-        import time
-
         time.sleep(seconds)
 
     def check_tasks(self) -> tuple[list[str], tuple[ConfigError, ...]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -75,6 +73,8 @@ def _unknown(entry: Entry) -> ConfigError:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib
+
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known are: {', '.join(names)}"
@@ -85,6 +85,8 @@ def _consistent(values: dict[str, object], origin: dict[str, str]) -> list[Confi
     gateway, address = str(values.get("network.gateway", "")), str(values.get("network.address", ""))
     if not gateway:
         return []
+    import ipaddress
+
     where = origin["network.gateway"]
     problem = None
     if not address:

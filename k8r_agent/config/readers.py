@@ -1,14 +1,13 @@
-"""Typed readers of single values: TOML in, what the settings hold out. Each raises ValueError with a sentence."""
+"""Typed readers of single values: TOML in, what the settings hold out. Each raises ValueError with a sentence.
+
+Libraries are imported where they are used: most configurations need none of them, and `status` is to be quick.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ipaddress
 import re
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import urlsplit
 
 from k8r_agent.model.units import parse_duration, parse_size
 
@@ -108,6 +107,8 @@ def interface(value: object) -> str:
 
 def address(value: object) -> str:
     """An address with its prefix length, IPv4 or IPv6."""
+    import ipaddress
+
     word = text(value)
     if "/" not in word:
         raise ValueError(f"{word!r} lacks the prefix length; write for example {word or '192.168.1.20'}/24")
@@ -121,6 +122,8 @@ def address(value: object) -> str:
 
 
 def ip(value: object) -> str:
+    import ipaddress
+
     word = text(value)
     try:
         return str(ipaddress.ip_address(word))
@@ -140,6 +143,8 @@ def source(value: object) -> str:
     word = text(value)
     if word.startswith("/"):
         return path(word)
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(word)
         _ = parts.port  # raises ValueError on a bad one
@@ -154,6 +159,9 @@ def source(value: object) -> str:
 
 def ssh_key(value: object) -> str:
     """One line of authorized_keys without options. A truncated paste is caught: the blob must be complete."""
+    import base64
+    import binascii
+
     line = " ".join(text(value).split())
     words = line.split(" ", 2)
     if len(words) < 2 or words[0] not in _KEY_TYPES:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +27,7 @@ def new_id(now: float) -> str:
     """`20261120T110000.123456Z-9f3a`: sorts by time, unique without a counter, fit for a file name."""
     micro = round(now * 1_000_000)
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(micro // 1_000_000))
-    return f"{stamp}.{micro % 1_000_000:06d}Z-{secrets.token_hex(2)}"
+    return f"{stamp}.{micro % 1_000_000:06d}Z-{os.urandom(2).hex()}"
 
 
 class Queue:
