@@ -129,10 +129,20 @@ def read_facts(kernel: Kernel, facts: Path = FACTS) -> BootFacts:
 
     def known(key: str, nothing: str) -> str | None:
         return None if values.get(key, nothing) in ("", nothing) else values[key]
+    statepart, state = known("statepart", "none"), values.get("state") or "absent"
+    if state != "mounted" and (since := _mounted_state(kernel, values["disk"])):
+        statepart, state = since, "mounted"  # the first boot mounted it later
     return BootFacts(slot=Slot(values["slot"]), disk=values["disk"], bootpart=values["bootpart"],
-                     rootpart=values["rootpart"], statepart=known("statepart", "none"),
-                     state=values.get("state") or "absent", duplicate=known("duplicate", "no"),
+                     rootpart=values["rootpart"], statepart=statepart, state=state, duplicate=known("duplicate", "no"),
                      loader=values.get("loader", ""), watchdog=known("watchdog", "none"))
+
+
+def _mounted_state(kernel: Kernel, disk: str) -> str:
+    """Name of the disk's state partition if it is mounted where it belongs, else ""."""
+    state = kernel.mounted_at(STATE_MOUNT)
+    if state is None or kernel.disk_of(state.device) != (disk, STATE):
+        return ""
+    return next((p.name for p in kernel.partitions(disk) if p.number == STATE), "")
 
 
 def _observed(kernel: Kernel) -> BootFacts:
@@ -146,8 +156,6 @@ def _observed(kernel: Kernel) -> BootFacts:
         raise BootError("cannot tell which slot is running", hint=hint,
                         why=f"{BOOT_MOUNT} is on {here or boot.type}, / is on {there or root.type}")
     names = {p.number: p.name for p in kernel.partitions(here[0])}
-    state = kernel.mounted_at(STATE_MOUNT)
-    mounted = state is not None and kernel.disk_of(state.device) == (here[0], STATE)
+    state = "mounted" if _mounted_state(kernel, here[0]) else "absent"
     return BootFacts(slot=slots[there[1]], disk=here[0], bootpart=names[BOOT], rootpart=names[there[1]],
-                     statepart=names.get(STATE), state="mounted" if mounted else "absent", duplicate=None, loader="",
-                     watchdog=None)
+                     statepart=names.get(STATE), state=state, duplicate=None, loader="", watchdog=None)

@@ -47,8 +47,9 @@ class Filesystems:
         """ext4 that every release can mount, all of it on the medium when this returns. Raises CommandFailed."""
         features = _SHARED_FEATURES + (_SINCE_1_47 if self._mke2fs_version() >= (1, 47) else "")
         force = ["-F"] if over else []
-        self._commands.run(["mkfs.ext4", "-q", *force, "-L", label, "-U", uuid, "-m", "1", "-O", features,
-                            "-E", "lazy_itable_init=0,lazy_journal_init=0", os.fspath(device)], timeout=1800)
+        now = "lazy_itable_init=0,lazy_journal_init=0"
+        self._commands.run(["mkfs.ext4", "-q", *force, "-L", label, "-U", uuid, "-b", "4096", "-m", "1",
+                            "-O", features, "-E", now, os.fspath(device)], timeout=1800)
         with wholedisk.open_disk(device, write=True) as raw:
             raw.flush()
             raw.drop_cache()

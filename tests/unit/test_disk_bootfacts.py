@@ -116,6 +116,16 @@ def test_an_older_node_is_recognised_by_its_mounts(machine: Machine, name: str, 
     assert machine.kernel.device(part(3)) == machine.root / "dev" / part(3).replace("!", "/")
 
 
+def test_a_state_partition_that_was_mounted_later(machine: Machine, tmp_path: Path) -> None:
+    machine.disk("vda", recorded(flashed_gpt(64 * MIB))[0])
+    (tmp_path / "boot").write_text(FACTS)
+    machine.mount("vda2", "/var/lib/k8r")  # the runner's own namespace: a bind mount of itself
+    assert read_facts(machine.kernel, tmp_path / "boot").state == "failed:no file system"
+    machine.mount("vda4", "/var/lib/k8r")
+    facts = read_facts(machine.kernel, tmp_path / "boot")
+    assert (facts.statepart, facts.state) == ("vda4", "mounted")
+
+
 def test_other_systems_are_not_mistaken(machine: Machine) -> None:
     machine.disk("vda", flashed_gpt(64 * MIB))
     machine.disk("vdb", flashed_gpt(64 * MIB))
