@@ -9,7 +9,6 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from k8r_agent.effects.http import Http, HttpFile, Patience
-from k8r_agent.effects.httpanswer import ContentChanged
 from k8r_agent.errors import BundleError, FetchError, UsageError
 from k8r_agent.image.sources import Reader
 
@@ -157,6 +156,3 @@ class WebFile:
     def again(self, offset: int, length: int) -> bytes:
         self._file.forget()
         return self._file.read(offset, length)
-
-
-__all__ = ["ClosableReader", "ContentChanged", "Directory", "Place", "Web", "place"]

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
+from k8r_agent.effects.httpanswer import ContentChanged
 from k8r_agent.errors import BundleError, DiskError
 from k8r_agent.image.index import chunk_range, used_ranges
 from k8r_agent.image.unpack import INPUT, PIECE, frame, unpack
@@ -41,7 +42,7 @@ class FramedImage:
         wanted = self.index.chunks[number]
         try:
             data = self._chunk(number, self._reader.read(wanted.offset, wanted.length))
-        except BundleError:
+        except (BundleError, ContentChanged):  # the hash of the chunk decides, not the server
             data = self._chunk(number, self._reader.again(wanted.offset, wanted.length))
         self.fetched += wanted.length
         return data

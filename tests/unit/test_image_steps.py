@@ -1,0 +1,336 @@
+"""The steps that check, write and verify slots, on a node in memory."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import pytest
+
+from k8r_agent.config.settings import Settings, UpdateSettings
+from k8r_agent.errors import (
+    BootError,
+    BundleError,
+    DiskError,
+    DiskTooSmall,
+    Incompatible,
+    NothingToDo,
+    Protected,
+    ReadBackMismatch,
+    Refused,
+    StepFailed,
+)
+from k8r_agent.image.index import NAME as INDEX
+from k8r_agent.model import superblock
+from k8r_agent.model.boot import BootState
+from k8r_agent.model.partitioning import plan
+from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from k8r_agent.model.txn import Transaction
+from k8r_agent.ports.step import World
+from k8r_agent.steps.check_bundle import CheckBundle, CheckPreviousBundle
+from k8r_agent.steps.finish_update import FinishUpdate
+from k8r_agent.steps.image_slot import FLASHED
+from k8r_agent.steps.verify_image import VerifyImage
+from k8r_agent.steps.write_slot import WriteImage, WriteWorking
+from k8r_agent.store.slots import SlotStore
+from tests.fakes import ext4
+from tests.fakes.bundles import BLOCK, FakeBundle, FakeBundles, fake_bundle, make_assets, make_image
+from tests.fakes.disks import NUMBERS, FakeDisks
+from tests.fakes.flashed import MIB, flashed_gpt
+from tests.fakes.machine import FakeMachine
+from tests.fakes.simple import Listener, SimpleBoot, SimpleState
+from tests.fakes.statefiles import FakeStateFiles
+
+USED = ((0, 20), (30, 10))
+
+
+def file_system(seed: int) -> bytes:
+    """Random, but with a superblock."""
+    image = bytearray(make_image(used=USED, seed=seed))
+    image[1024:2048] = ext4.superblock(uuid=f"0000000{seed}-0000-4000-8000-000000000000", label="image",
+                                       size=len(image))
+    return bytes(image)
+
+
+@dataclass
+class Node:
+    """Release 1 was flashed and runs from the working slot; the bundle of release 2 lies at /bundle."""
+
+    current: Slot = Slot.WORKING
+    primary: Slot = Slot.WORKING
+    bundles: FakeBundles = field(default_factory=FakeBundles)
+
+    def __post_init__(self) -> None:
+        self.disks = FakeDisks(flashed_gpt(16 * MIB, boot=1 * MIB, image=1 * MIB))
+        own = self.disks.own()
+        layout = plan(own, image_size=MIB, state_size=MIB, role="worker", new_id=lambda: str(uuid.uuid4()))
+        assert layout
+        self.disks.write_table(own, layout.partitions, new_id=layout.id)
+        for slot in Slot:
+            self.disks.medium.write(self.disks.kernel[NUMBERS[slot]][0], file_system(1))
+        self.disks.medium.flush()
+        self.disks.boot(self.current)
+        self.files = FakeStateFiles()
+        self.boot = SimpleBoot(now=BootState(backend="simple", current=self.current, primary=self.primary, armed=None,
+                                             tries_left=3))
+        self.world = World(
+            settings=Settings(update=UpdateSettings(source="/bundle")), disks=self.disks, boot=self.boot,
+            state=SimpleState(), files=self.files, slots=SlotStore(self.files), bundles=self.bundles,
+            identity=cast(Any, None), machine=FakeMachine(), report=Listener())
+        self.begin("t1")
+        self.bundle = self.bundles.add(fake_bundle(2, image=file_system(2), used=USED, compatible=("generic-x86_64",)))
+
+    def begin(self, txn: str, **args: str) -> None:
+        self.world.txn = Transaction(id=txn, task="update", steps=(), args=args)
+        self.world.remember_fact = self._remember
+
+    def _remember(self, name: str, value: str) -> Transaction:
+        assert self.world.txn
+        return replace(self.world.txn, facts={**self.world.txn.facts, name: value})
+
+    def run(self, *steps: Any) -> None:
+        for step in steps:
+            step.apply(self.world)
+            assert step.done(self.world), step.name
+
+    def update(self) -> None:
+        self.run(CheckBundle(), WriteImage())
+        self.boot.install_assets(Slot.IMAGE, self.bundle.assets)
+        self.run(FinishUpdate())
+
+    def slot(self, slot: Slot, length: int = 64 * BLOCK) -> bytes:
+        start, _ = self.disks.kernel[NUMBERS[slot]]
+        return self.disks.medium.read(start, length)
+
+    def holds(self, slot: Slot, image: bytes) -> bool:
+        found = self.slot(slot)
+        return all(found[first * BLOCK:(first + count) * BLOCK] == image[first * BLOCK:(first + count) * BLOCK]
+                   for first, count in USED)
+
+    def spoil(self, slot: Slot, offset: int) -> None:
+        start, _ = self.disks.kernel[NUMBERS[slot]]
+        self.disks.put(start + offset, b"rot")
+        self.disks.medium.flush()
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+def other(node: Node, **changes: Any) -> FakeBundle:
+    node.bundle = node.bundles.add(replace(node.bundle, manifest=replace(node.bundle.manifest, **changes)))
+    return node.bundle
+
+
+def test_an_update_writes_the_image_slot_and_says_so(node: Node) -> None:
+    node.update()
+    assert node.holds(Slot.IMAGE, node.bundle.image_bytes)
+    status = node.world.slots.status(Slot.IMAGE)
+    assert (status.state, status.release, status.txn) == (SlotState.OK, 2, "t1")
+    assert node.world.slots.kept(2, INDEX) == node.bundle.raw_index()
+    assert node.world.slots.kept(2, "manifest.toml") == node.bundle.raw_manifest
+    assert node.world.machine.lock_log == ["writing the image slot"]  # type: ignore[attr-defined]
+
+
+def test_the_slot_is_pending_before_its_first_byte(node: Node) -> None:
+    seen: list[SlotState] = []
+    node.disks.point = lambda name: seen.append(node.world.slots.status(Slot.IMAGE).state) if "write" in name else None
+    node.update()
+    assert seen and set(seen) == {SlotState.PENDING}
+
+
+@pytest.mark.parametrize("now", [
+    {"current": Slot.IMAGE}, {"primary": Slot.IMAGE}, {"armed": Slot.IMAGE},
+])
+def test_a_slot_that_runs_or_boots_is_never_written(node: Node, now: dict[str, Slot]) -> None:
+    node.run(CheckBundle())
+    node.boot.now = replace(node.boot.now, **now)
+    before = node.slot(Slot.IMAGE)
+    with pytest.raises(Protected):
+        WriteImage().apply(node.world)
+    assert node.slot(Slot.IMAGE) == before
+    assert node.world.slots.status(Slot.IMAGE).state is SlotState.UNKNOWN
+
+
+@pytest.mark.parametrize(("changes", "error"), [
+    ({"compatible": ("raspberrypi,4-model-b",)}, Incompatible),
+    ({"architecture": "arm64"}, Incompatible),
+])
+def test_a_bundle_for_another_node_is_refused(node: Node, changes: dict[str, Any], error: type[Exception]) -> None:
+    other(node, **changes)
+    with pytest.raises(error):
+        CheckBundle().apply(node.world)
+    assert not CheckBundle().done(node.world)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("image", 2 * MIB), ("boot", MIB // 2)])
+def test_what_does_not_fit_is_refused_with_the_missing_bytes(node: Node, kind: str, size: int) -> None:
+    other(node, artifacts=tuple(replace(a, unpacked_size=size) if a.kind == kind else a
+                                for a in node.bundle.manifest.artifacts))
+    with pytest.raises(DiskTooSmall) as caught:
+        CheckBundle().apply(node.world)
+    assert "bytes too many" in str(caught.value)
+
+
+def test_the_release_floor_holds(node: Node) -> None:
+    node.world.slots.raise_floor(3)
+    with pytest.raises(Incompatible) as caught:
+        CheckBundle().apply(node.world)
+    assert "rollback" in caught.value.hint
+
+
+def test_the_same_release_again_is_nothing_to_do_unless_forced_or_damaged(node: Node) -> None:
+    node.update()
+    node.begin("t2")
+    with pytest.raises(NothingToDo):
+        CheckBundle().apply(node.world)
+    node.begin("t3", force="yes")
+    node.update()
+    node.begin("t4")
+    node.world.slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.PENDING, release=2))
+    node.update()
+
+
+def test_a_bundle_that_was_replaced_since_the_check_is_refused(node: Node) -> None:
+    node.run(CheckBundle())
+    node.bundles.add(fake_bundle(3))
+    with pytest.raises(BundleError) as caught:
+        WriteImage().apply(node.world)
+    assert "another bundle" in str(caught.value)
+    assert node.world.slots.status(Slot.IMAGE).state is SlotState.UNKNOWN
+
+
+def test_a_damaged_image_leaves_the_slot_pending(node: Node) -> None:
+    node.run(CheckBundle())
+    node.bundle.image_bytes = node.bundle.image_bytes[:5 * BLOCK] + bytes(BLOCK) + node.bundle.image_bytes[6 * BLOCK:]
+    with pytest.raises(BundleError):
+        WriteImage().apply(node.world)
+    assert node.world.slots.status(Slot.IMAGE).state is SlotState.PENDING
+    assert not WriteImage().done(node.world)
+
+
+def test_a_legacy_image_has_no_hash_until_it_was_written(node: Node) -> None:
+    artifacts = tuple(replace(a, unpacked_sha256="", unpacked_size=0) for a in node.bundle.manifest.artifacts)
+    bundle = other(node, artifacts=artifacts, compatible=(), architecture="")
+    bundle.image_index, bundle.raw_manifest = None, b""
+    node.update()
+    status = node.world.slots.status(Slot.IMAGE)
+    assert len(status.digest) == 64 and status.state is SlotState.OK
+    node.run(VerifyImage())
+
+
+def test_rot_in_the_image_slot_is_found_and_remembered(node: Node) -> None:
+    node.update()
+    node.run(VerifyImage())
+    node.begin("t2")
+    node.spoil(Slot.IMAGE, 33 * BLOCK)
+    with pytest.raises(ReadBackMismatch):
+        VerifyImage().apply(node.world)
+    assert node.world.slots.status(Slot.IMAGE).state is SlotState.UNKNOWN
+    with pytest.raises(Refused):
+        VerifyImage().apply(node.world)
+
+
+def test_boot_assets_of_another_release_are_found(node: Node) -> None:
+    node.update()
+    node.boot.install_assets(Slot.IMAGE, make_assets(7))
+    with pytest.raises(BootError):
+        VerifyImage().apply(node.world)
+    with pytest.raises(StepFailed):
+        FinishUpdate().apply(node.world)
+
+
+def test_rollback_takes_the_kept_release_and_no_other(node: Node) -> None:
+    node.update()
+    newer = fake_bundle(3, image=file_system(3), used=USED, source="/newer", compatible=("generic-x86_64",))
+    node.bundle = node.bundles.add(newer)
+    node.begin("t2", source="/newer")
+    node.update()
+    node.world.slots.set_status(Slot.WORKING, SlotStatus(state=SlotState.OK, release=3))
+    node.world.slots.raise_floor(3)
+    node.begin("t3")
+    node.run(CheckPreviousBundle(), WriteImage())
+    assert node.holds(Slot.IMAGE, file_system(2))
+    node.begin("t4", source="/newer")
+    with pytest.raises(Refused) as caught:
+        CheckPreviousBundle().apply(node.world)
+    assert "release 3" in str(caught.value)
+
+
+def test_rollback_without_a_kept_release_is_refused(node: Node) -> None:
+    for args in ({}, {"release": "9"}, {"release": "x"}):
+        node.begin("t", **args)
+        with pytest.raises(Refused):
+            CheckPreviousBundle().apply(node.world)
+
+
+def reinstalling() -> Node:
+    """In the image slot, which was flashed with release 1, and past the point of no return."""
+    node = Node(current=Slot.IMAGE, primary=Slot.IMAGE)
+    node.bundle.assets = make_assets(1)
+    node.boot.install_assets(Slot.IMAGE, node.bundle.assets)
+    return node
+
+
+@pytest.mark.parametrize("flashed", [True, False])
+def test_a_freshly_flashed_image_is_copied_with_a_uuid_of_its_own(flashed: bool) -> None:
+    node = reinstalling()
+    image = file_system(1)
+    if flashed:
+        node.bundles.add(fake_bundle(5, image=image, used=USED, source=FLASHED))
+    node.spoil(Slot.WORKING, 50 * BLOCK)
+    node.run(WriteWorking())
+    found, source = node.slot(Slot.WORKING), node.slot(Slot.IMAGE)
+    assert source == image, "the image slot is only read"
+    assert found[BLOCK:50 * BLOCK] == image[BLOCK:50 * BLOCK]
+    assert found[50 * BLOCK:50 * BLOCK + 3] == (b"rot" if flashed else bytes(3)), "unused blocks are left as they are"
+    new, old = superblock.parse(found[1024:2048]), superblock.parse(image[1024:2048])
+    assert new and old and new.label == "writable" and new.uuid != old.uuid and ext4.intact(found[1024:2048])
+    status = node.world.slots.status(Slot.IMAGE)
+    assert (status.state, status.release) == (SlotState.OK, 5 if flashed else 1)
+    assert node.world.slots.status(Slot.WORKING).release == status.release
+    node.run(VerifyImage())
+
+
+def test_an_image_that_rotted_after_it_was_verified_is_not_copied() -> None:
+    node = reinstalling()
+    node.bundles.add(fake_bundle(5, image=file_system(1), used=USED, source=FLASHED))
+    node.spoil(Slot.IMAGE, 31 * BLOCK)
+    with pytest.raises(DiskError) as caught:
+        WriteWorking().apply(node.world)
+    assert "damaged" in str(caught.value)
+    assert node.world.slots.status(Slot.WORKING).state is SlotState.PENDING
+
+
+def test_a_reinstall_writes_the_working_slot_even_when_the_release_is_the_same() -> None:
+    node = reinstalling()
+    node.run(WriteWorking())
+    node.begin("t2")
+    assert not WriteWorking().done(node.world)
+    node.spoil(Slot.WORKING, 5 * BLOCK)
+    node.run(WriteWorking())
+    assert node.slot(Slot.WORKING)[BLOCK:20 * BLOCK] == file_system(1)[BLOCK:20 * BLOCK]
+
+
+def test_another_image_than_the_transaction_began_with_is_not_copied() -> None:
+    node = reinstalling()
+    node.run(WriteWorking())
+    node.begin("t2")
+    node.world.remember("digest", "0" * 64)
+    with pytest.raises(Protected):
+        WriteWorking().apply(node.world)
+
+
+def test_an_image_whose_uuid_cannot_be_changed_is_refused_before_anything_is_written() -> None:
+    node = reinstalling()
+    start, _ = node.disks.kernel[NUMBERS[Slot.IMAGE]]
+    raw = bytearray(node.disks.medium.read(start, BLOCK))
+    raw[1024 + 0x61] &= ~0x20  # metadata_csum_seed
+    node.disks.medium.write(start, bytes(raw))
+    node.disks.medium.flush()
+    with pytest.raises(BundleError) as caught:
+        WriteWorking().apply(node.world)
+    assert "metadata_csum_seed" in caught.value.hint
+    assert node.world.slots.status(Slot.WORKING).state is SlotState.UNKNOWN
