@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from k8r_agent.ports.bootfiles import BootFiles
     from k8r_agent.ports.bundle import Bundles
     from k8r_agent.ports.commands import Commands
+    from k8r_agent.ports.machine import Reporter
 
 
 class Lazy:
@@ -54,14 +55,12 @@ class _Parts:
         self._disks = cast("NodeDisks", Lazy(self._make_disks))
 
     def world(self) -> World:
-        from k8r_agent.effects.notify import QuietReporter
-
         return World(
             settings=self._settings, disks=self._disks, boot=self._boot, files=self._files, slots=self._slots,
             state=cast("NodeStatePartition", Lazy(self._make_state)),
             bundles=cast("Bundles", Lazy(self._make_bundles)),
             identity=cast("NodeIdentity", Lazy(self._make_identity)),
-            machine=cast("LocalMachine", Lazy(self._make_machine)), report=QuietReporter())
+            machine=cast("LocalMachine", Lazy(self._make_machine)), report=cast("Reporter", Lazy(_reporter)))
 
     def _make_boot_files(self) -> BootFiles:
         from k8r_agent.effects.bootfiles import MountedBootFiles
@@ -70,9 +69,10 @@ class _Parts:
 
     def _make_boot(self) -> BootBackend:
         from k8r_agent.boot import registry
+        from k8r_agent.effects.bootfacts import Kernel, read_facts
         from k8r_agent.effects.efivars import LocalEfiVars
 
-        return registry.open_backend(self._disks.facts(), self._boot_files, LocalEfiVars(),
+        return registry.open_backend(read_facts(Kernel()), self._boot_files, LocalEfiVars(),
                                      tries=self._settings.boot.tries)
 
     def _make_disks(self) -> NodeDisks:
@@ -97,7 +97,8 @@ class _Parts:
     def _make_identity(self) -> NodeIdentity:
         from k8r_agent.effects.identity import NodeIdentity
 
-        return NodeIdentity(files=self._files, settings=self._settings, commands=self._commands)
+        return NodeIdentity(files=self._files, settings=self._settings, commands=self._commands,
+                            store=lambda: self._files.root)
 
     def _make_machine(self) -> LocalMachine:
         from k8r_agent.effects.machine import LocalMachine
@@ -108,6 +109,12 @@ class _Parts:
         """Of the running slot, by its status; 0 when that says nothing."""
         status = self._slots.status(Slot(self._disks.facts().slot))
         return status.release if status.state is SlotState.OK else 0
+
+
+def _reporter() -> Reporter:
+    from k8r_agent.effects.notify import QuietReporter
+
+    return QuietReporter()
 
 
 def _commands() -> Commands:
