@@ -92,10 +92,10 @@ def _bundle(verb: argparse.ArgumentParser) -> None:
 
 
 def _disk(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--bundle", type=Path, required=True, metavar="DIR")
+    verb.add_argument("--bundle", required=True, metavar="DIR|URL")
     verb.add_argument("--loader", choices=LOADERS, default="systemd-boot", help="default systemd-boot")
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="disk image; replaced")
-    verb.add_argument("--config", type=Path, metavar="FILE", help="k8r.toml to put on the boot partition")
+    verb.add_argument("--config", type=Path, metavar="FILE", help="k8r.toml of the node; default: one to fill in")
     verb.add_argument("--size", type=_size, default=0, metavar="SIZE", help="of the disk; default: the least")
     verb.add_argument("--image-size", type=_size, default=0, metavar="SIZE", help="of the image slot's partition")
     verb.add_argument("--table", choices=TABLES, default="gpt", help="default gpt")

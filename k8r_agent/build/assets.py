@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from k8r_agent.boot.assetfiles import CMDLINE, INITRD, KERNEL, NAMES, RELEASE
@@ -52,29 +51,11 @@ def write_directory(assets: BootAssets, directory: Path) -> None:
 def read_directory(directory: Path) -> BootAssets:
     """Raises BuildError when a file is missing or empty."""
     found = {name: (directory / name).read_bytes() for name in NAMES if (directory / name).is_file()}
-    return _from_files(found, str(directory))
-
-
-def _from_files(found: Mapping[str, bytes], where: str) -> BootAssets:
     for name in NAMES:
         if not found.get(name):
-            raise BuildError(f"{where} holds no complete boot assets", why=f"{name} is missing or empty")
+            raise BuildError(f"{directory} holds no complete boot assets", why=f"{name} is missing or empty")
     return BootAssets(kernel=found[KERNEL], initrd=found[INITRD], cmdline=found[CMDLINE].decode().strip(),
                       release=found[RELEASE].decode().strip())
-
-
-def from_tar(data: bytes) -> BootAssets:
-    """Raises BuildError when it is no tar of complete boot assets."""
-    found: dict[str, bytes] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            for info in tar:
-                file = tar.extractfile(info) if info.isfile() else None
-                if file is not None:
-                    found[info.name] = file.read()
-    except tarfile.TarError as error:
-        raise BuildError("the boot assets are no tar archive", why=str(error)) from None
-    return _from_files(found, "boot.tar")
 
 
 def to_tar(assets: BootAssets, epoch: int) -> bytes:

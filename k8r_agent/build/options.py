@@ -47,9 +47,12 @@ class BundleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DiskOptions:
-    """A flashable disk. `size` and `image_size` 0 mean as small as its content allows."""
+    """A flashable disk. `bundle` is an absolute directory or a URL prefix.
 
-    bundle: Path
+    `size` and `image_size` 0 mean as small as its content allows.
+    """
+
+    bundle: str
     loader: str
     out: Path
     config: Path | None = None

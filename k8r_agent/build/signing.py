@@ -7,8 +7,8 @@ from pathlib import Path
 
 from k8r_agent.effects.commands import FullCommands
 from k8r_agent.errors import CommandFailed, UsageError
+from k8r_agent.image.signature import NAMESPACE
 
-NAMESPACE = "k8r-bundle"
 _PRINCIPAL = re.compile(r"[A-Za-z0-9._@+-]+")
 
 
@@ -67,12 +67,3 @@ def sign(manifest: Path, key: Path, commands: FullCommands) -> Path:
     commands.run(["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(manifest)], timeout=120)
     return signature
 
-
-def verify(manifest: Path, signature: Path, signers: Path, commands: FullCommands) -> str:
-    """The principal whose key signed. Raises CommandFailed."""
-    found = commands.run(["ssh-keygen", "-Y", "find-principals", "-n", NAMESPACE, "-s", str(signature),
-                          "-f", str(signers)]).stdout.split()
-    principal = found[0] if found else "?"
-    commands.run(["ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-s", str(signature), "-f", str(signers),
-                  "-I", principal], stdin=manifest.read_bytes())
-    return principal

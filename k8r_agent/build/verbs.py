@@ -86,10 +86,11 @@ def make_bundle(args: argparse.Namespace, commands: FullCommands, progress: Prog
 
 
 def make_disk(args: argparse.Namespace, commands: FullCommands, progress: Progress) -> Report:
-    options = DiskOptions(bundle=args.bundle, loader=args.loader, out=args.out, config=args.config, size=args.size,
+    source = args.bundle if "://" in args.bundle else str(Path(args.bundle).resolve())
+    options = DiskOptions(bundle=source, loader=args.loader, out=args.out, config=args.config, size=args.size,
                           image_size=args.image_size, table=args.table, signers=args.signers)
     if args.dry_run:
-        made = disk.plan(options)
+        made = disk.plan(options, commands=commands, progress=progress)
     else:
         made = disk.make(options, commands=commands, progress=progress)
     return {"dry_run": args.dry_run, "disk": str(args.out), "size": made.size, "loader": args.loader,
