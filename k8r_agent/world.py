@@ -97,8 +97,7 @@ class _Parts:
     def _make_identity(self) -> NodeIdentity:
         from k8r_agent.effects.identity import NodeIdentity
 
-        return NodeIdentity(files=self._files, settings=self._settings, commands=self._commands,
-                            store=lambda: self._files.root)
+        return NodeIdentity(files=self._files, settings=self._settings, commands=self._commands)
 
     def _make_machine(self) -> LocalMachine:
         from k8r_agent.effects.machine import LocalMachine
