@@ -58,7 +58,7 @@ def parse_entry(data: bytes | None) -> str | None:
     return found[2] if found else None
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class EntryName:
     """An entry file's name. `left` is None without a counter."""
 

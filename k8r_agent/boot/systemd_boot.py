@@ -106,7 +106,7 @@ class SystemdBoot:
 
     def _entries(self) -> tuple[EntryName, ...]:
         found = (sdfiles.parse_name(name) for name in self._files.names(ENTRIES))
-        return tuple(sorted(name for name in found if name))
+        return tuple(name for name in found if name)
 
     def _working_entries(self) -> tuple[EntryName, ...]:
         """Most tries left first; more than one only after a power cut while refilling."""

@@ -203,7 +203,7 @@ class MountedBootFiles:
         found = self.read(path)
         if found != data:
             raise ReadBackMismatch(f"{path} on the boot partition does not hold what was written",
-                                   why="it is gone" if found is None else f"{len(found)} bytes, {len(data)} were written",
+                                   why="it is gone" if found is None else f"{len(found)} bytes, {len(data)} written",
                                    hint="the medium is failing: replace it before the next reboot")
 
     @contextlib.contextmanager

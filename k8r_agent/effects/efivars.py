@@ -83,8 +83,6 @@ class LocalEfiVars:
     def _complaint(self, what: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
         except OSError as error:
             raise BootError(what, why=error.strerror or str(error),
                             hint=f"is {self._directory} mounted read-write?") from error

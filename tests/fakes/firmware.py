@@ -87,11 +87,11 @@ class SystemdBootFirmware(_Machine):
             one_shot = self.efi.values.pop("LoaderEntryOneShot", None)
             name = (self._by_pattern(one_shot) or self._by_pattern(self.efi.values.get("LoaderEntryDefault"))
                     or self._by_conf() or names[0])
-            entry = self._entry(name)
+            slot, letter = self._slot(name), self._entry(name)["dir"]
             self._count(name)
-            kernel = self.kernel(self._slot(name), entry["dir"])
+            kernel = self.kernel(slot, letter)
             if kernel is not None:
-                return self._slot(name), kernel
+                return slot, kernel
         _prompt("systemd-boot never gets past a kernel that it cannot load")
 
     def _by_conf(self) -> str | None:

@@ -1,0 +1,132 @@
+"""The BootFiles and EfiVars ports: the fakes and the real sides keep the same promises.
+
+Here the real sides work on a plain directory. A virtual node runs this file once more against its own FAT and
+firmware, named in K8R_TEST_BOOT_FILES and K8R_TEST_EFIVARS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from k8r_agent.effects.bootfiles import MountedBootFiles
+from k8r_agent.effects.efivars import LocalEfiVars
+from k8r_agent.errors import BootError
+from k8r_agent.ports.bootfiles import BootFiles, EfiVars
+from tests.fakes.bootfiles import FakeBootFiles
+from tests.fakes.efivars import FakeEfiVars
+
+BASE = "k8r-contract"
+REAL_FILES, REAL_VARS = os.environ.get("K8R_TEST_BOOT_FILES"), os.environ.get("K8R_TEST_EFIVARS")
+ONE, TWO = b"one".ljust(512, b" "), b"two".ljust(512, b" ")
+
+
+@pytest.fixture(params=["fake", "real"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BootFiles]:
+    if request.param == "fake":
+        yield FakeBootFiles()
+        return
+    real = MountedBootFiles(Path(REAL_FILES)) if REAL_FILES else MountedBootFiles(tmp_path, lock=tmp_path / "lock",
+                                                                                 remount=False)
+    yield real
+    with real.writable():
+        for name in real.names(BASE):
+            real.remove(f"{BASE}/{name}")
+        real.remove(BASE)
+
+
+def test_what_is_not_there(files: BootFiles) -> None:
+    assert files.read(f"{BASE}/a/none") is None
+    assert files.names(f"{BASE}/none") == ()
+    assert files.free() > 0
+    with files.writable():
+        files.remove(f"{BASE}/none")
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 4096, 3_000_001])
+def test_put(files: BootFiles, size: int) -> None:
+    data = os.urandom(size)
+    with files.writable():
+        files.put(f"{BASE}/a/file", data)
+        assert files.read(f"{BASE}/a/file") == data
+        files.put(f"{BASE}/a/file", data[::-1] + b"longer")
+    assert files.read(f"{BASE}/a/file") == data[::-1] + b"longer"
+    assert files.names(f"{BASE}/a") == ("file",)
+    assert files.names(BASE) == ("a",)
+
+
+def test_one_sector_in_place(files: BootFiles) -> None:
+    with files.writable(), files.writable():
+        files.put(f"{BASE}/a/sector", ONE)
+        files.write_sector(f"{BASE}/a/sector", TWO)
+        assert files.read(f"{BASE}/a/sector") == TWO
+    with files.writable():
+        files.put(f"{BASE}/a/other", ONE + b"x")
+        with pytest.raises(BootError):
+            files.write_sector(f"{BASE}/a/other", TWO)
+        with pytest.raises(BootError):
+            files.write_sector(f"{BASE}/a/none", TWO)
+
+
+def test_remove_and_rename(files: BootFiles) -> None:
+    with files.writable():
+        for name in ("x", "y", "k8r-working+3-0.conf"):
+            files.put(f"{BASE}/a/{name}", name.encode())
+        files.rename(f"{BASE}/a/x", f"{BASE}/a/z")
+        assert files.names(f"{BASE}/a") == ("k8r-working+3-0.conf", "y", "z")
+        assert files.read(f"{BASE}/a/z") == b"x"
+        files.remove(f"{BASE}/a/y")
+        assert files.read(f"{BASE}/a/y") is None
+        files.remove(f"{BASE}/a")
+        assert files.names(f"{BASE}/a") == ()
+
+
+def test_nothing_is_written_unless_writable(files: BootFiles) -> None:
+    with pytest.raises(AssertionError):
+        files.put(f"{BASE}/a/file", b"data")
+
+
+def test_not_a_mount(tmp_path: Path) -> None:
+    real = MountedBootFiles(tmp_path, lock=tmp_path / "lock")
+    with pytest.raises(BootError, match="not mounted"), real.writable():
+        pass
+    with pytest.raises(BootError, match="not mounted"), real.writable():
+        pass
+
+
+def test_paths_stay_inside(tmp_path: Path) -> None:
+    real = MountedBootFiles(tmp_path, lock=tmp_path / "lock", remount=False)
+    for path in ("/etc/passwd", "../x", "a/../../x", ""):
+        with pytest.raises(AssertionError):
+            real.read(path)
+
+
+@pytest.fixture(params=["fake", "real"])
+def variables(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EfiVars]:
+    real = LocalEfiVars(Path(REAL_VARS) if REAL_VARS else tmp_path)
+    (tmp_path / "Other-8be4df61-93ca-11d2-aa0d-00e098032b8c").write_bytes(b"\7\0\0\0\0")
+    found: EfiVars = real if request.param == "real" else FakeEfiVars()
+    yield found
+    found.delete("K8rContract")
+
+
+def test_variables(variables: EfiVars) -> None:
+    assert variables.available()
+    assert variables.read("K8rContract") is None
+    variables.delete("K8rContract")
+    variables.write("K8rContract", "k8r-working*")
+    assert variables.read("K8rContract") == "k8r-working*"
+    variables.write("K8rContract", "k8r-image*+longer")
+    assert variables.read("K8rContract") == "k8r-image*+longer"
+    variables.delete("K8rContract")
+    assert variables.read("K8rContract") is None
+
+
+def test_no_firmware_variables(tmp_path: Path) -> None:
+    none = LocalEfiVars(tmp_path / "none")
+    assert not none.available() and none.read("LoaderInfo") is None
+    with pytest.raises(BootError):
+        none.write("LoaderEntryOneShot", "x")

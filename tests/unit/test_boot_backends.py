@@ -1,0 +1,280 @@
+"""Both backends on the fake boot partition, judged by what the fake firmware then boots."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from k8r_agent.boot import registry
+from k8r_agent.errors import BootError, K8rError, Protected, Refused
+from k8r_agent.model.boot import BootAssets, BootFacts
+from k8r_agent.model.slots import Slot
+from tests.fakes.bootfiles import FakeBootFiles
+from tests.fakes.efivars import FakeEfiVars
+from tests.fakes.firmware import LOADERS, GrubFirmware, SystemdBootFirmware
+
+OLD = BootAssets(kernel=b"old kernel", initrd=b"old initrd", cmdline="quiet", release="1")
+NEW = BootAssets(kernel=b"new kernel", initrd=b"new initrd", cmdline="quiet splash", release="2")
+
+Firmware = SystemdBootFirmware | GrubFirmware
+
+
+def fresh(kind: type[Firmware]) -> Firmware:
+    return kind(assets=OLD)
+
+
+def settled(kind: type[Firmware], *, tries: int = 3) -> Firmware:
+    """A node in use: both slots have their assets, working is the primary."""
+    firmware = kind(assets=OLD, tries=tries)
+    backend = firmware.backend(Slot.IMAGE)
+    backend.install_assets(Slot.WORKING, OLD)
+    backend.set_primary(Slot.WORKING)
+    return firmware
+
+
+def active(firmware: Firmware, slot: Slot) -> str:
+    """The directory that the slot boots from."""
+    found = [path.split("/") for path in firmware.files.medium if path.startswith(f"{slot}/")]
+    letters = {parts[1] for parts in found}
+    assert len(letters) == 1
+    return f"{slot}/{letters.pop()}"
+
+
+both = pytest.mark.parametrize("kind", LOADERS)
+
+
+@both
+def test_a_fresh_disk_boots_image(kind: type[Firmware]) -> None:
+    firmware = fresh(kind)
+    state = firmware.backend(Slot.IMAGE).state()
+    assert (state.primary, state.armed, state.current) == (Slot.IMAGE, None, Slot.IMAGE)
+    assert [firmware.choose()[0] for _ in range(5)] == [Slot.IMAGE] * 5
+
+
+@both
+def test_the_first_boot_of_working(kind: type[Firmware]) -> None:
+    firmware = fresh(kind)
+    backend = firmware.backend(Slot.IMAGE)
+    with pytest.raises(Protected):
+        backend.try_once(Slot.WORKING)
+    with pytest.raises(Protected):
+        backend.set_primary(Slot.WORKING)
+    backend.install_assets(Slot.WORKING, NEW)
+    assert firmware.choose() == (Slot.IMAGE, OLD.kernel), "installing assets boots nothing"
+    backend.try_once(Slot.WORKING)
+    assert backend.state().armed is Slot.WORKING
+    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+    assert firmware.choose() == (Slot.IMAGE, OLD.kernel), "once"
+    backend.set_primary(Slot.WORKING)
+    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+
+
+@both
+@pytest.mark.parametrize("tries", [1, 2, 3, 4])
+def test_the_primary_working_slot_is_left_after_its_tries(kind: type[Firmware], tries: int) -> None:
+    firmware = settled(kind, tries=tries)
+    for left in range(tries, 0, -1):
+        assert firmware.backend(Slot.WORKING).state().tries_left == left
+        assert firmware.choose()[0] is Slot.WORKING
+    assert firmware.backend(Slot.IMAGE).state().tries_left == 0
+    assert [firmware.choose()[0] for _ in range(3)] == [Slot.IMAGE] * 3
+
+
+@both
+def test_refilling_again_and_again(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    for used in (1, 2, 1, 3, 1, 1):
+        for _ in range(used):
+            assert firmware.choose()[0] is Slot.WORKING
+        backend = firmware.backend(Slot.WORKING)
+        assert backend.state().tries_left == 3 - used
+        backend.refill_tries()
+        assert backend.state().tries_left == 3
+        assert not backend.problems()  # type: ignore[attr-defined]
+
+
+@both
+def test_trying_image_and_falling_back(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    backend = firmware.backend(Slot.WORKING)
+    backend.try_once(Slot.IMAGE)
+    backend.disarm()
+    assert backend.state().armed is None
+    backend.disarm()
+    assert firmware.choose()[0] is Slot.WORKING
+    backend.try_once(Slot.IMAGE)
+    assert firmware.choose()[0] is Slot.IMAGE
+    assert firmware.backend(Slot.IMAGE).state().armed is None
+    assert firmware.choose()[0] is Slot.WORKING
+
+
+@both
+def test_a_slot_whose_tries_are_used_up_can_still_be_tried_and_confirmed(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    for _ in range(4):
+        firmware.choose()
+    backend = firmware.backend(Slot.IMAGE)
+    backend.set_primary(Slot.IMAGE)
+    backend.install_assets(Slot.WORKING, NEW)
+    backend.try_once(Slot.WORKING)
+    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+    backend = firmware.backend(Slot.WORKING)
+    backend.set_primary(Slot.WORKING)
+    assert backend.state().tries_left == 3
+    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+
+
+@both
+def test_a_new_kernel_for_the_running_slot(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    backend = firmware.backend(Slot.WORKING)
+    where = active(firmware, Slot.WORKING)
+    present = {path: data for path, data in firmware.files.medium.items() if path.startswith(where)}
+    backend.install_assets(Slot.WORKING, NEW)
+    assert {p: d for p, d in firmware.files.medium.items() if p.startswith(where)} == present
+    assert backend.assets(Slot.WORKING) == NEW
+    assert backend.assets(Slot.IMAGE) == OLD
+    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+    backend.install_assets(Slot.WORKING, OLD)
+    assert firmware.choose() == (Slot.WORKING, OLD.kernel)
+    assert not firmware.files.depth and not firmware.files.pending
+
+
+@both
+def test_no_room_is_found_before_the_first_byte(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    before = dict(firmware.files.medium)
+    firmware.files.size = firmware.files._used() + (64 << 10)
+    with pytest.raises(Refused, match="do not fit"):
+        firmware.backend(Slot.WORKING).install_assets(Slot.WORKING, NEW)
+    assert firmware.files.medium == before
+    assert firmware.choose() == (Slot.WORKING, OLD.kernel)
+
+
+@both
+def test_arguments_that_do_not_fit_change_nothing(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    before = dict(firmware.files.medium)
+    long = replace(NEW, cmdline="x" * 600)
+    if kind is SystemdBootFirmware:
+        with pytest.raises(BootError, match="one sector"):
+            firmware.backend(Slot.WORKING).install_assets(Slot.WORKING, long)
+        assert firmware.files.medium == before
+    else:
+        firmware.backend(Slot.WORKING).install_assets(Slot.WORKING, long)
+        assert firmware.backend(Slot.WORKING).assets(Slot.WORKING) == long
+
+
+@both
+def test_a_damaged_kernel_is_no_target(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    firmware.files.rot["image/a/vmlinuz"] = b"old ker"
+    backend = firmware.backend(Slot.WORKING)
+    assert backend.assets(Slot.IMAGE) is None
+    with pytest.raises(Protected, match="damaged"):
+        backend.try_once(Slot.IMAGE)
+    with pytest.raises(Protected, match="damaged"):
+        backend.set_primary(Slot.IMAGE)
+
+
+@both
+def test_a_kernel_that_cannot_be_loaded_leads_to_the_other_slot(kind: type[Firmware]) -> None:
+    for name in ("vmlinuz", "initrd.img"):
+        for data in (b"", None):
+            firmware = settled(kind)
+            path = f"{active(firmware, Slot.WORKING)}/{name}"
+            if data is None:
+                del firmware.files.medium[path]
+            else:
+                firmware.files.medium[path] = data
+            assert firmware.choose() == (Slot.IMAGE, OLD.kernel)
+
+
+def test_an_override_in_the_firmware_is_seen_and_removed() -> None:
+    firmware = settled(SystemdBootFirmware)
+    backend = firmware.backend(Slot.WORKING)
+    firmware.efi.values["LoaderEntryDefault"] = "k8r-image.conf"
+    assert backend.state().primary is Slot.IMAGE, "what boots, not what the agent wrote"
+    assert "overrides" in backend.problems()[0]  # type: ignore[attr-defined]
+    backend.refill_tries()
+    assert backend.state().primary is Slot.WORKING and not firmware.efi.values
+
+
+def test_other_peoples_one_shots_are_not_ours() -> None:
+    firmware = settled(SystemdBootFirmware)
+    firmware.efi.values["LoaderEntryOneShot"] = "auto-reboot-to-firmware-setup"
+    assert firmware.backend(Slot.WORKING).state().armed is None
+    firmware.backend(Slot.WORKING).disarm()
+    assert not firmware.efi.values
+
+
+def test_a_firmware_that_forgets_is_an_error() -> None:
+    firmware = settled(SystemdBootFirmware)
+    firmware.efi.forgetful = True
+    with pytest.raises(BootError, match="did not keep"):
+        firmware.backend(Slot.WORKING).try_once(Slot.IMAGE)
+    firmware.efi.present = False
+    with pytest.raises(BootError, match="once"):
+        firmware.backend(Slot.WORKING).try_once(Slot.IMAGE)
+
+
+@pytest.mark.parametrize("left", ["nothing", "unreadable", "blessed", "two"])
+def test_a_lost_counter_is_healed(left: str) -> None:
+    firmware = settled(SystemdBootFirmware)
+    entries = "loader/entries"
+    data = firmware.files.medium.pop(f"{entries}/k8r-working+3-0.conf")
+    if left == "unreadable":
+        firmware.files.medium[f"{entries}/k8r-working+3-0.conf"] = b"\0" * 512
+    elif left == "blessed":
+        firmware.files.medium[f"{entries}/k8r-working.conf"] = data
+    elif left == "two":
+        for name in ("k8r-working+2-5.conf", "k8r-working+2-1.conf"):
+            firmware.files.medium[f"{entries}/{name}"] = data
+    firmware.files.power_cut()
+    backend = firmware.backend(Slot.WORKING)
+    if left == "nothing":
+        assert backend.state().tries_left == 0 and "lost" in backend.problems()[0]  # type: ignore[attr-defined]
+    backend.refill_tries()
+    assert backend.state().tries_left == 3 and not backend.problems()  # type: ignore[attr-defined]
+    assert [firmware.choose()[0] for _ in range(4)] == [Slot.WORKING] * 3 + [Slot.IMAGE]
+
+
+def test_files_that_a_person_edited_are_replaced() -> None:
+    firmware = settled(SystemdBootFirmware)
+    firmware.files.medium["loader/loader.conf"] = b"default k8r-image.conf\ntimeout 5\n"
+    firmware.files.power_cut()
+    firmware.backend(Slot.WORKING).set_primary(Slot.WORKING)
+    assert len(firmware.files.medium["loader/loader.conf"]) == 512
+    firmware = settled(GrubFirmware)
+    firmware.files.medium["grub/k8r.env"] = b""
+    firmware.files.power_cut()
+    backend = firmware.backend(Slot.WORKING)
+    assert backend.problems()  # type: ignore[attr-defined]
+    backend.set_primary(Slot.IMAGE)
+    assert firmware.choose()[0] is Slot.IMAGE
+
+
+def facts(loader: str) -> BootFacts:
+    return BootFacts(slot=Slot.WORKING, disk="vda", bootpart="vda1", rootpart="vda3", statepart="vda4",
+                     state="mounted", duplicate=None, loader=loader, watchdog=None)
+
+
+@both
+def test_the_registry_takes_the_loader_whose_files_are_there(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    for said in (kind.name, "", "u-boot"):
+        backend = registry.open_backend(facts(said), firmware.files, firmware.efi, tries=2)
+        assert backend.name == kind.name and backend.state().current is Slot.WORKING
+
+
+def test_the_registry_without_any() -> None:
+    with pytest.raises(K8rError, match="no boot loader"):
+        registry.open_backend(facts("grub"), FakeBootFiles(), FakeEfiVars())
+
+
+def test_the_registry_with_both() -> None:
+    one, other = settled(SystemdBootFirmware), settled(GrubFirmware)
+    both_files = FakeBootFiles({**one.files.medium, **other.files.medium})
+    for name in ("grub", "systemd-boot"):
+        assert registry.probe(both_files, loader=name) == name
