@@ -82,9 +82,6 @@ def configure(tree: Path, options: GoldenOptions) -> None:
     if options.authorized_keys:
         (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         _write(tree / "root/.ssh/authorized_keys", options.authorized_keys, mode=0o600)
-    if options.node_sources is not None:
-        name = "k8r.sources" if options.node_sources.suffix == ".sources" else "k8r.list"
-        _write(tree / "etc/apt/sources.list.d" / name, options.node_sources.read_text())
     for directory, mode in (("boot/firmware", 0o755), ("var/lib/k8r", 0o700)):
         (tree / directory).mkdir(parents=True, exist_ok=True)
         (tree / directory).chmod(mode)
@@ -123,6 +120,9 @@ def clean(tree: Path, options: GoldenOptions) -> None:
     _drop_documentation(tree / "usr/share/doc")
     _write(tree / "etc/machine-id", "uninitialized\n", mode=0o444)
     _write(tree / "etc/fstab", "# Empty: the initramfs resolves the root from the disk that the firmware booted.\n")
+    if options.node_sources is not None:
+        name = "k8r.sources" if options.node_sources.suffix == ".sources" else "k8r.list"
+        _write(tree / "etc/apt/sources.list.d" / name, options.node_sources.read_text())
     resolved = (tree / "usr/lib/systemd/systemd-resolved").exists()
     _link(tree / "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf" if resolved else "../run/resolv.conf")
     _shadow(tree / "etc/shadow", options.epoch // 86400)
