@@ -85,7 +85,8 @@ def parse(read: Callable[[int, int], bytes], here: int, *, sector: int, sectors:
     data = read(array, array_sectors(slots, sector))[:slots * ENTRY.size]
     if zlib.crc32(data) != array_crc:
         raise BadGpt("checksum of the entries")
-    entries = tuple(e for n in range(slots) if (e := _entry(n + 1, data[n * ENTRY.size:(n + 1) * ENTRY.size])))
+    used = -(-len(data.rstrip(b"\0")) // ENTRY.size)
+    entries = tuple(e for n in range(used) if (e := _entry(n + 1, data[n * ENTRY.size:(n + 1) * ENTRY.size])))
     for entry in entries:
         if not first <= entry.first <= entry.last <= last:
             raise BadGpt(f"partition {entry.number} lies outside the usable area")
