@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import NoReturn
 
 from k8r_agent.errors import UsageError
 
 
+class _Formatter(argparse.HelpFormatter):
+    """argparse asks shutil for the width each time an option is declared, which costs more than the declaration."""
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        super().__init__(prog, width=(int(columns) if columns.isdigit() else 100) - 2)
+
+
 class Parser(argparse.ArgumentParser):
     def __init__(self, *, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description + ".", allow_abbrev=False)
+        super().__init__(prog=prog, description=description + ".", allow_abbrev=False, formatter_class=_Formatter)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")

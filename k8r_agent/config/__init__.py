@@ -32,11 +32,14 @@ class ConfigProblems(ConfigError):
 
 def read_all(root: Path = ROOT) -> Loaded:
     """Everything there is to know about the configuration, good and bad. Raises nothing a file can cause."""
-    from k8r_agent.config import fragments, legacy, merge
+    from k8r_agent.config import fragments, merge
 
-    old = root / LEGACY
-    found = [legacy.read(old)] if old.is_file() else []
-    return merge.merge([*found, *(fragments.read(file) for file in fragments.find(root))])
+    found = [fragments.read(file) for file in fragments.find(root)]
+    if (root / LEGACY).is_file():
+        from k8r_agent.config import legacy
+
+        found.insert(0, legacy.read(root / LEGACY))
+    return merge.merge(found)
 
 
 def load(root: Path = ROOT) -> Settings:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from k8r_agent.config import toml
 from k8r_agent.errors import ConfigError
 
 MAX_FILE = 256 << 10  # bytes; a larger file is not a configuration
@@ -165,6 +164,8 @@ def _advice(line: str) -> str:
 
 def _loads(text: str) -> dict[str, object] | str:
     """What the text says, or why it says nothing."""
+    from k8r_agent.config import toml  # its parser is slow to import, and most of the files say nothing
+
     try:
         return toml.loads(text)
     except ValueError as error:
