@@ -14,7 +14,7 @@ from k8r_agent.ports.commands import Commands
 
 HIDDEN = Path("/run/k8r/state")
 SYSTEMD = Path("/run/systemd/system")  # exists while systemd is PID 1: sd_booted(3)
-OPTIONS = "rw,nodev,nosuid,errors=remount-ro"  # exec: /etc/k8r/hooks lies there
+OPTIONS = "rw,noatime,nodev,nosuid,errors=remount-ro"  # exec: /etc/k8r/hooks lies there
 
 
 class StateMounts:

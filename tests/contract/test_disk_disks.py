@@ -15,7 +15,7 @@ from k8r_agent.effects.commands import commands
 from k8r_agent.effects.disks import NodeDisks
 from k8r_agent.effects.table import read_table
 from k8r_agent.effects.wholedisk import open_disk, tell_kernel
-from k8r_agent.errors import BootError, DiskAmbiguous, DiskTooSmall, Protected, SlotBusy
+from k8r_agent.errors import BootError, DiskAmbiguous, DiskError, DiskTooSmall, Protected, SlotBusy
 from k8r_agent.model import superblock
 from k8r_agent.model.layout import BOOT, IMAGE, STATE, WORKING, Disk, Partition
 from k8r_agent.model.partitioning import Layout, plan
@@ -325,3 +325,37 @@ def test_a_disk_that_went_away(loop: Loop, tmp_path: Path) -> None:
     loop.facts(tmp_path / "boot", Slot.IMAGE, disk="nvme7n1")
     with pytest.raises(BootError, match="nvme7n1"):
         rig.disks.own()
+
+
+@pytest.mark.root
+@pytest.mark.loop
+def test_an_unreadable_partition_is_not_an_empty_one(loop: Loop, tmp_path: Path) -> None:
+    """libblkid finds nothing on a partition that cannot be read; that must not end in mkfs."""
+    rig = real(loop, tmp_path)
+    disk = partitioned(rig.disks)
+    state = part(disk, STATE)
+    kept = (tmp_path / "disk").read_bytes()[state.end:]
+    with (tmp_path / "disk").open("r+b") as file:  # the backing file ends where the partition begins: EIO
+        file.truncate(state.start)
+    probe = subprocess.run(["blkid", "-p", str(on_device(loop, STATE))], capture_output=True)
+    assert probe.returncode == 2, "what libblkid says of it"
+    for call in (rig.disks.signature, rig.disks.filesystem_uuid,
+                 lambda p: rig.disks.make_filesystem(p, label="k8r-state", uuid=str(uuid.uuid4()))):
+        with pytest.raises(DiskError):
+            call(state)
+    with (tmp_path / "disk").open("r+b") as file:
+        file.seek(state.end)
+        file.write(kept)
+
+
+@pytest.mark.root
+@pytest.mark.loop
+def test_a_disk_that_fails_while_the_table_is_written(loop: Loop, tmp_path: Path) -> None:
+    """Its end cannot be written: the backup comes first, so the old table is untouched."""
+    rig = real(loop, tmp_path)
+    before = rig.disks.own()
+    subprocess.run(["blockdev", "--setro", str(loop.device)], check=True)
+    with pytest.raises(DiskError, match=r"cannot (write|open|flush)"):
+        partitioned(rig.disks)
+    subprocess.run(["blockdev", "--setrw", str(loop.device)], check=True)
+    assert rig.disks.own() == before

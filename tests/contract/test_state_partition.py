@@ -226,3 +226,26 @@ def test_full_and_read_only(rig: Rig) -> None:
     cause = failure.value.__cause__
     assert isinstance(cause, OSError) and cause.errno == errno.EROFS
     assert rig.files.read("transaction.json") == b"after"
+
+
+def test_the_disk_dies_under_it(rig: Rig) -> None:
+    """Writes fail: the error says so, the file that was there is never half of something else."""
+    rig.state.initialise()
+    rig.files.write("transaction.json", b"old")
+    subprocess.run(["sync", "-f", str(rig.path / "lib")], check=True)
+    partition = rig.disks.own().partition(STATE)
+    assert partition
+    (rig.path / "disk").rename(rig.path / "gone")
+    with (rig.path / "gone").open("r+b") as file:
+        file.truncate(partition.start)
+        subprocess.run(["chattr", "+i", str(rig.path / "gone")], check=True)  # nor can it grow again
+    try:
+        with pytest.raises(StateError) as failure:
+            for _ in range(20):
+                rig.files.write("transaction.json", b"new" * 10000)
+                rig.files.append("events.jsonl", bytes(100000))
+        cause = failure.value.__cause__
+        assert isinstance(cause, OSError) and cause.errno in (errno.EIO, errno.EROFS)
+        assert "journalctl -k" in failure.value.hint
+    finally:
+        subprocess.run(["chattr", "-i", str(rig.path / "gone")], check=True)

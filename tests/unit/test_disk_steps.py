@@ -1,0 +1,77 @@
+"""grow-working, on fakes; partition-disk and make-state have their crash matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from k8r_agent.config.settings import DiskSettings, Settings
+from k8r_agent.errors import StepFailed
+from k8r_agent.model.layout import WORKING
+from k8r_agent.model.slots import Slot
+from k8r_agent.ports.step import World
+from k8r_agent.steps.grow_working import GrowWorking
+from k8r_agent.steps.partition_disk import PartitionDisk
+from tests.fakes import ext4
+from tests.fakes.disks import FakeDisks
+from tests.fakes.flashed import MIB, flashed_gpt, flashed_mbr
+from tests.fakes.medium import Medium
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def status(self, text: str) -> None:
+        self.texts.append(text)
+
+    def progress(self, done: int, total: int) -> None: ...
+
+
+def world(disks: FakeDisks) -> World:
+    nothing: Any = None
+    settings = Settings(disk=DiskSettings(image_size=9 * MIB, state_size=4 * MIB))
+    return World(settings=settings, disks=disks, boot=nothing, state=nothing, files=nothing, slots=nothing,
+                 bundles=nothing, identity=nothing, machine=nothing, report=Notes())
+
+
+def test_grow_working() -> None:
+    disks = FakeDisks(flashed_gpt(32 * MIB))
+    w, step = world(disks), GrowWorking()
+    PartitionDisk().apply(w)
+    disks.put(disks.kernel[WORKING][0], ext4.image(8 * MIB, label="writable"))
+    disks.medium.flush()
+    assert not step.done(w)
+    with pytest.raises(StepFailed, match="while it runs"):
+        step.apply(w)
+    disks.boot(Slot.WORKING)
+    assert not step.done(w)
+    step.apply(w)
+    assert step.done(w)
+    disks.power_cut()
+    disks.boot(Slot.WORKING)
+    assert step.done(w)
+
+
+def test_what_a_dos_table_cannot_reach_is_said() -> None:
+    disks = FakeDisks(flashed_mbr((2 << 40) + (1 << 30)))
+    w = world(disks)
+    PartitionDisk().apply(w)
+    assert isinstance(w.report, Notes) and "GPT" in w.report.texts[0] and PartitionDisk().done(w)
+
+
+@pytest.mark.parametrize("copy", ["primary", "backup"])
+def test_a_broken_copy_of_the_table_is_mended(copy: str) -> None:
+    disks = FakeDisks(flashed_gpt(32 * MIB))
+    w, step = world(disks), PartitionDisk()
+    step.apply(w)
+    before = disks.own()
+    disks.medium.durable[1 if copy == "primary" else 32 * MIB // 512 - 1] = bytes(512)
+    assert not step.done(w) and disks.own().partitions == before.partitions
+    step.apply(w)
+    assert step.done(w) and disks.own() == before
+
+
+def test_more_than_a_fake_can_be_read() -> None:
+    assert Medium(1 << 50).read(1 << 49, 4096) == bytes(4096)
