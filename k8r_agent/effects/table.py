@@ -107,6 +107,7 @@ def write_table(device: BlockDevice, wanted: tuple[Partition, ...], *, new_id: s
     written again. Raises ReadBackMismatch, before the next step is begun, when the medium does not hold what was
     written.
     """
+    device.flush()  # of an agent killed here before: what it wrote can be read, but need not be on the medium
     device.drop_cache()
     for number, epoch in enumerate(new_writes(device, wanted, new_id=new_id, sector=sector), 1):
         missing = [(offset, data) for offset, data in epoch if device.read(offset, len(data)) != data]
