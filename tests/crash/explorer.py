@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from k8r_agent.engine import Outcome
+from k8r_agent.errors import K8rError
 from k8r_agent.model import superblock
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import SECTOR
@@ -67,8 +68,8 @@ class Explorer:
         self.figures.runs += 1
         try:
             how = run.go(node)
-        except AssertionError as error:
-            raise type(error)(f"after crashes at {' → '.join(path) or 'no point'}: {error}") from error
+        except (AssertionError, K8rError) as error:
+            raise Violation(f"after crashes at {' → '.join(path) or 'no point'}: {error}") from error
         self.figures.ended[how] = self.figures.ended.get(how, 0) + 1
         if not path:
             self.figures.points = run.points
