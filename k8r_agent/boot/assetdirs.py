@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from k8r_agent.boot import assetfiles
-from k8r_agent.boot.loaderfiles import asset_files
 from k8r_agent.errors import Refused
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.slots import Slot
@@ -32,6 +31,8 @@ class AssetDirectories:
         nothing was written, and only a directory that is not in use is gone."""
         letter = assetfiles.other(active) if active else "a"
         where = assetfiles.directory(slot, letter)
+        from k8r_agent.boot.loaderfiles import asset_files  # brings the making of loaders with it
+
         files = asset_files(self._loader, slot, letter, assets)
         needed = sum(-(-len(data) // _CLUSTER) * _CLUSTER for data in files.values()) + _MARGIN
         with self._files.writable():

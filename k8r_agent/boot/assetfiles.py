@@ -6,7 +6,6 @@ node reboots into it, not by the loader.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 from k8r_agent.model.boot import BootAssets
@@ -30,6 +29,8 @@ def render(assets: BootAssets) -> dict[str, bytes]:
     """File name → content. The hashes come last: a directory without them is not complete."""
     files = {KERNEL: assets.kernel, INITRD: assets.initrd, CMDLINE: f"{assets.cmdline.strip()}\n".encode(),
              RELEASE: f"{assets.release.strip()}\n".encode()}
+    import hashlib
+
     sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
     return {**files, SUMS: sums.encode()}
 
@@ -39,6 +40,8 @@ def parse(files: Mapping[str, bytes | None]) -> BootAssets | None:
     it) is taken as it is."""
     if not files.get(KERNEL) or not files.get(INITRD):
         return None
+    import hashlib
+
     contents = {name: files.get(name) or b"" for name in NAMES}
     for line in (files.get(SUMS) or b"").decode("ascii", "replace").splitlines():
         digest, _, name = line.partition("  ")

@@ -5,7 +5,6 @@ GRUB overwrites the block in place: one boot changes exactly one sector (observe
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from k8r_agent.errors import BootError
@@ -73,6 +72,8 @@ def parse_decision(data: bytes | None) -> GrubDecision:
 
 
 def render_kernel_sum(kernel: bytes) -> bytes:
+    import hashlib
+
     return f"{hashlib.sha256(kernel).hexdigest()}  vmlinuz\n".encode()
 
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import mmap
@@ -26,7 +25,6 @@ LOCK = Path("/run/k8r/bootfiles.lock")
 _TEMPORARY = "k8r.tmp"  # a short name: one directory entry; no loader reads it
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class MountedBootFiles:
@@ -181,8 +179,9 @@ class MountedBootFiles:
             raise BootError(f"the boot partition is not mounted at {self._root}",
                             hint="systemctl start boot-firmware.mount; k8r-agent status")
         flags |= _MS_REMOUNT | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-        if _libc.mount(None, os.fsencode(self._root), None, ctypes.c_ulong(flags), None):
-            number = ctypes.get_errno()
+        from ctypes import c_ulong
+
+        if number := _libc("mount", None, os.fsencode(self._root), None, c_ulong(flags), None):
             raise OSError(number, os.strerror(number))
 
     def _make_directory(self, directory: Path) -> None:
@@ -193,8 +192,7 @@ class MountedBootFiles:
     def _sync_all(self) -> None:
         fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if _libc.syncfs(fd):
-                number = ctypes.get_errno()
+            if number := _libc("syncfs", fd):
                 raise OSError(number, os.strerror(number))
         finally:
             os.close(fd)
@@ -234,13 +232,21 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
+def _libc(function: str, *arguments: object) -> int:
+    """Returns the errno, 0 for success. Imported here: reading, which is all that `status` does, needs none of it."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    return ctypes.get_errno() if getattr(libc, function)(*arguments) else 0
+
+
 def _exchange(one: Path, other: Path) -> None:
     """Old or new under the target's name at every instant. vfat before Linux 6.0 cannot: plain rename, which leaves
     old or new as long as the medium keeps the order of writes."""
-    if _libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    number = _libc("renameat2", _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if number == 0:
         _sync(one)
         return
-    number = ctypes.get_errno()
     if number not in (errno.EINVAL, errno.ENOSYS):
         raise OSError(number, os.strerror(number))
     one.rename(other)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from k8r_agent.config.settings import Settings
-from k8r_agent.model.slots import Slot, SlotStatus
-from k8r_agent.model.txn import Transaction
-from k8r_agent.ports.blockdev import Disks
-from k8r_agent.ports.boot import BootBackend
-from k8r_agent.ports.bundle import Bundles
-from k8r_agent.ports.machine import Identity, Machine, Reporter, StatePartition
-from k8r_agent.ports.statefiles import StateFiles
+if TYPE_CHECKING:  # names for the reader and mypy; `status` imports this module and none of those
+    from k8r_agent.config.settings import Settings
+    from k8r_agent.model.slots import Slot, SlotStatus
+    from k8r_agent.model.txn import Transaction
+    from k8r_agent.ports.blockdev import Disks
+    from k8r_agent.ports.boot import BootBackend
+    from k8r_agent.ports.bundle import Bundles
+    from k8r_agent.ports.machine import Identity, Machine, Reporter, StatePartition
+    from k8r_agent.ports.statefiles import StateFiles
 
 
 class RebootRequested(Exception):
