@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from k8r_agent.cli.console import PROGRAM, Console
@@ -63,11 +64,13 @@ def _dispatch(argv: list[str], console: Console, node: Node | None) -> int:
 
 def _run(verb: Verb, path: str, suffix: str, words: list[str], console: Console, node: Node | None) -> int:
     module = load(verb)
-    parser = build(verb, path)
-    try:
-        args = parser.parse_args(words)
-    except SystemExit:  # only --help ends that way: errors are raised
-        return Exit.OK
+    if set(words) <= {"--json"} and not hasattr(module, "arguments" + suffix):
+        args: Any = SimpleNamespace(json=bool(words))  # nothing to parse: `status` does without argparse
+    else:
+        try:
+            args = build(verb, path).parse_args(words)
+        except SystemExit:  # only --help ends that way: errors are raised
+            return Exit.OK
     console.json = args.json
     if node is None:
         from k8r_agent.cli.node import Node

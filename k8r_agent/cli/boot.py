@@ -6,7 +6,6 @@ leaves a boot that never gets there.
 
 from __future__ import annotations
 
-from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import Console
@@ -16,6 +15,8 @@ from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Event
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from k8r_agent.cli.node import Node
 
 INTERVAL = 5.0  # seconds between looks

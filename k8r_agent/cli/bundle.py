@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import Bundle
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli import render
@@ -11,6 +10,8 @@ from k8r_agent.cli.update import resolve
 from k8r_agent.errors import Exit
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 

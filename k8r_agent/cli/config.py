@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,8 @@ from k8r_agent.config.table import BY_NAME, SECTIONS, TABLE, Setting, toml_text
 from k8r_agent.errors import Exit, UsageError
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli import render
@@ -13,6 +12,8 @@ from k8r_agent.model.txn import Event
 from k8r_agent.model.units import format_duration
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 HEAD = ("time", "slot", "task", "step", "", "took", "")

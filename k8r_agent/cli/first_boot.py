@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import Console
@@ -12,6 +11,8 @@ from k8r_agent.errors import Protected
 from k8r_agent.model.slots import Slot
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 

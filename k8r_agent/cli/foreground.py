@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import signal
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ from k8r_agent.errors import Exit, K8rError
 from k8r_agent.runner import Runner
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from k8r_agent.cli.node import Node
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from typing import TYPE_CHECKING, cast
 
 from k8r_agent.cli.console import Console
 from k8r_agent.errors import Exit
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from k8r_agent.cli.node import Node
     from k8r_agent.effects.identity import NodeIdentity
 

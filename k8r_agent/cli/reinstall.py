@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli import losses, render
@@ -14,6 +13,8 @@ from k8r_agent.model.slots import Slot, SlotStatus
 from k8r_agent.model.units import format_size
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import Console
@@ -13,6 +12,8 @@ from k8r_agent.effects.notify import Heartbeat, Notifier, ServiceReporter
 from k8r_agent.errors import Exit
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from k8r_agent.cli.node import Node
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "notice": logging.INFO, "warning": logging.WARNING,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,8 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.units import format_size
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 NUMBERS = {Slot.IMAGE: IMAGE, Slot.WORKING: WORKING}

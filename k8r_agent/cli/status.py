@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli import render, report
@@ -13,6 +12,8 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import TxnState
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from k8r_agent.cli.node import Node
 
 _COLOURS = {SlotState.OK: "green", SlotState.PENDING: "yellow", SlotState.UNKNOWN: "dim"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ from k8r_agent.errors import Busy, Exit
 from k8r_agent.model.txn import Transaction, TxnState
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from k8r_agent.cli.node import Node
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli import render
@@ -15,6 +14,8 @@ from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.model.units import format_duration
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
     from k8r_agent.cli.node import Node
 
 
