@@ -107,6 +107,7 @@ class NodeDisks:
             raise Protected(f"{device} is not empty", why=f"it carries {present}",
                             hint=f"if nothing on it is needed: `wipefs -a {device}`, then try again")
         if unfinished and present and found and found.label == label and self._filesystems.clean(device):
+            self._filesystems.flush(device)  # an agent killed after mkfs may have left it in the cache
             return
         self._filesystems.make(device, label=label, uuid=uuid, over=unfinished)
 

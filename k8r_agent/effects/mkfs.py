@@ -50,13 +50,17 @@ class Filesystems:
         now = "lazy_itable_init=0,lazy_journal_init=0"
         self._commands.run(["mkfs.ext4", "-q", *force, "-L", label, "-U", uuid, "-b", "4096", "-m", "1", "-e", "remount-ro",
                             "-O", features, "-E", now, os.fspath(device)], timeout=1800)
-        with wholedisk.open_disk(device, write=True) as raw:
-            raw.flush()
-            raw.drop_cache()
+        self.flush(device)
+        with wholedisk.open_disk(device) as raw:
             found = superblock.parse(raw.read(superblock.OFFSET, superblock.LENGTH))
         if found is None or found.uuid != uuid or found.label != label:
             raise DiskError(f"{device} does not hold the file system that was just made",
                             why="read back differently", hint="the disk is failing: replace it")
+
+    def flush(self, device: Path) -> None:
+        with wholedisk.open_disk(device, write=True) as raw:
+            raw.flush()
+            raw.drop_cache()
 
     def clean(self, device: Path) -> bool:
         """Whether a full read-only check finds nothing."""

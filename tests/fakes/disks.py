@@ -152,6 +152,7 @@ class FakeDisks:
         if mine.number != STATE or (present and not unfinished) or mine.number in self.mounted:
             raise Protected(f"{mine.device} is not empty", why=f"it carries {present}")
         if unfinished and present and self.whole(mine.number) and not present.startswith("damaged"):
+            self.medium.flush()
             return
         start, size = self.kernel[mine.number]
         self.point("mkfs:before")
