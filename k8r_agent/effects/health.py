@@ -55,9 +55,10 @@ def network_up(root: Path, network: NetworkSettings) -> Checked:
     wanted = network.address.split("/")[0]
     if wanted and wanted not in _addresses():
         return Checked(name="network", ok=False, detail=f"the configured address {wanted} is on no interface")
-    if not routes and not wanted:
-        return Checked(name="network", ok=False, detail="no default route")
-    ways = [wanted] if wanted else []
+    found = [wanted] if wanted else sorted(a for a in _addresses() if not _local(a))
+    if not routes and not found:
+        return Checked(name="network", ok=False, detail="no default route and no address")
+    ways = found if not routes or wanted else []
     return Checked(name="network", ok=True, detail=", ".join([*ways, *(f"route by {route}" for route in routes)]))
 
 
@@ -72,6 +73,17 @@ def _default_routes(root: Path) -> Iterator[str]:
             fields = line.split()
             if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
                 yield fields[9]
+
+
+def _local(address: str) -> bool:
+    """Loopback and link-local addresses reach nobody. A network without a router is still a network."""
+    import ipaddress
+
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:  # a MAC address
+        return True
+    return found.is_loopback or found.is_link_local
 
 
 def _addresses() -> set[str]:

@@ -28,11 +28,11 @@ def boot(prompt: Prompt, **more: object) -> None:
     prompt.world.boot.now = replace(prompt.world.boot.now, **more)  # type: ignore[attr-defined]
 
 
-def sick(prompt: Prompt, until: float = float("inf")) -> None:
-    """The network is down until that many seconds were waited."""
+def sick(prompt: Prompt, until: float = float("inf"), *, name: str = "units", detail: str = "dbus failed") -> None:
+    """Something is down until that many seconds were waited."""
     prompt.node.runner = None
     prompt.world.machine.health = lambda: (  # type: ignore[method-assign]
-        Check("ssh", True, "port 22"), Check("network", prompt.node.slept >= until, "no default route"))
+        Check("ssh", True, "port 22"), Check(name, prompt.node.slept >= until, detail))
 
 
 def reboots(prompt: Prompt) -> int:
@@ -51,7 +51,7 @@ def test_health_waits_until_all_is_well(prompt: Prompt) -> None:
     start_of_boot(prompt)
     sick(prompt, until=60)
     assert prompt.run("boot", "health") == Exit.OK
-    assert prompt.err.count("waiting for network: no default route") == 1
+    assert prompt.err.count("waiting for units: dbus failed") == 1
     assert "ssh: port 22" in prompt.out
 
 
@@ -59,8 +59,16 @@ def test_health_gives_up_before_the_deadline(prompt: Prompt) -> None:
     start_of_boot(prompt)
     sick(prompt)
     assert prompt.run("boot", "health") == Exit.FAILED
-    assert "error[unhealthy]" in prompt.err and "no default route" in prompt.err
+    assert "error[unhealthy]" in prompt.err and "dbus failed" in prompt.err
     assert prompt.node.slept < 600
+
+
+def test_a_dead_network_is_waited_for_and_then_put_up_with(prompt: Prompt) -> None:
+    start_of_boot(prompt)
+    sick(prompt, name="network", detail="no default route")
+    assert prompt.run("boot", "health") == Exit.OK
+    assert "waiting for network: no default route" in prompt.err
+    assert 30 < prompt.node.slept <= 60
 
 
 def test_confirm_of_a_boot_refills_the_primary_only(prompt: Prompt) -> None:

@@ -28,6 +28,17 @@ def test_modules_of_the_running_kernel(tmp_path: Path) -> None:
     assert health.kernel(tmp_path, "6.1").ok
 
 
+@pytest.fixture(autouse=True)
+def no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_addresses", lambda: {"127.0.0.1", "::1", "fe80::1", "52:54:00:12:34:56"})
+
+
+def test_an_address_in_a_network_without_a_router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not health.network_up(tmp_path, NetworkSettings()).ok
+    monkeypatch.setattr(health, "_addresses", lambda: {"127.0.0.1", "10.0.0.5"})
+    assert health.network_up(tmp_path, NetworkSettings()).detail == "10.0.0.5"
+
+
 def test_a_default_route(tmp_path: Path) -> None:
     assert not health.network_up(tmp_path, NetworkSettings()).ok
     write(tmp_path, "proc/net/route", ROUTE.format(to="0000A8C0", mask="00FFFFFF"))
