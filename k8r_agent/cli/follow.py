@@ -27,33 +27,41 @@ class Follower:
         self._console, self._node = console, node
         self.line = ProgressLine(console.err, columns=_columns())
         self._seen = node.event_number()
+        self._rebooting = False
+        self._last: Transaction | None = None
 
-    def follow(self, request: str, *, quiet: bool = False) -> Transaction | None:
-        """Until the transaction with that id has ended; None when somebody pressed Ctrl-C. Raises K8rError when
-        the request was refused."""
-        waited, warned = 0.0, quiet
+    def follow(self, request: str) -> Transaction | None:
+        """Until the transaction with that id has ended, or the node reboots in the middle of it (then it is still
+        RUNNING); None when somebody pressed Ctrl-C. Raises K8rError when the request was refused."""
+        waited = 0.0
         try:
-            while True:
-                txn = self._node.transaction()
-                found = txn if txn is not None and txn.id == request else None
-                self.show_events(request)
-                if found and found.state is not TxnState.RUNNING:
-                    self.line.end()
-                    return found
-                if found:
-                    self._progress(found)
-                elif not self._waiting(request):
-                    raise self._refused(request)
-                elif not warned and waited > IDLE:
-                    warned = True
+            while not self._over(request):
+                if self._last is None and IDLE < waited <= IDLE + INTERVAL:
                     self._console.note("still in the queue: is k8r-runner.service running? (systemctl status "
                                        "k8r-runner)")
                 self._node.sleep(INTERVAL)
                 waited += INTERVAL
+            self.line.end()
+            return self._last
         except KeyboardInterrupt:
             self.line.end()
             self._console.note("", "detached; the runner goes on.", f"Re-attach with: {PROGRAM} task watch")
             return None
+
+    def _over(self, request: str) -> bool:
+        txn = self._node.transaction()
+        found = txn if txn is not None and txn.id == request else None
+        self.show_events(request)
+        if found:
+            self._last = found
+            if found.state is TxnState.RUNNING and not self._rebooting:
+                self._progress(found)
+            return found.state is not TxnState.RUNNING or self._rebooting
+        if self._last:
+            return True  # the state partition is gone: the system is going down
+        if not self._waiting(request):
+            raise self._refused(request)
+        return False
 
     def _waiting(self, request: str) -> bool:
         """In the queue, or taken from it a moment ago."""
@@ -74,6 +82,7 @@ class Follower:
             self._seen = number
             if event.txn == request:
                 self.line.end()
+                self._rebooting = event.kind == "note" and event.message.startswith("rebooting")
                 if event.step and event.kind != "started":
                     self._console.note(event_text(event))
 
@@ -98,6 +107,10 @@ def outcome(txn: Transaction | None, console: Console, *, exit_77: bool = False)
         return Exit.FAILED  # detached: whoever chains commands with && must not go on
     from k8r_agent.store.journal import record_of
 
+    if txn.state is TxnState.RUNNING:
+        console.say(f"the node reboots now and goes on by itself; afterwards: {PROGRAM} status")
+        console.result({"rebooting": True, "transaction": record_of(txn)})
+        return Exit.OK
     if txn.state is TxnState.FAILED:
         error = K8rError(f"{txn.task} failed", why=txn.note, hint=f"{PROGRAM} events --txn {txn.id}")
         error.code = txn.facts.get("error", "task-failed")

@@ -52,13 +52,10 @@ def run_here(task: str, request_args: Mapping[str, str], args: Namespace, consol
         result = runner.run()
     line.clear()
     follower.show_events(request)
-    if result is Outcome.REBOOTING:
-        console.say("the node reboots now and goes on by itself")
-        return Exit.OK
     if result is Outcome.STOPPED:
         console.note("stopped; it goes on when the runner starts again (systemctl start k8r-runner)")
         return Exit.FAILED
-    ended = node.transaction()
+    ended = node.transaction()  # or RUNNING, when the node reboots
     if ended is None or ended.id != request:
         raise K8rError("the request was not run", hint="k8r-agent events")
     return outcome(ended, console, exit_77=args.exit_77)

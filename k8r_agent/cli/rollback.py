@@ -31,7 +31,7 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("rollback")
     node.settings()
     release, source = previous(node, args.source)
-    request = {"release": str(release), "source": source} if release else {"source": source}
+    request = {"release": str(release), "source": source}
     if args.dry_run:
         return submit("rollback", request, args, console, node)
     refuse_when_busy(node)
@@ -42,20 +42,20 @@ def run(args: Namespace, console: Console, node: Node) -> int:
 def previous(node: Node, given: str | None) -> tuple[int, str]:
     """The kept release that is not the working one, and where its bundle was. Raises NothingToDo."""
     working = node.slots.status(Slot.WORKING).release
-    older = [r for r in node.slots.kept_releases() if r < working]
+    kept = node.slots.kept_releases()
+    release = max((r for r in kept if r < working), default=0)
+    if not release:
+        raise NothingToDo("there is no release to go back to", why=f"the working slot has release {working or '?'}; "
+                          f"kept manifests: {', '.join(map(str, kept)) or 'none'}")
     if given:
-        return (older[0] if older else 0), resolve(given, "")
-    if not older:
-        raise NothingToDo("there is no release to go back to", why="no older manifest is kept on this node",
-                          hint="k8r-agent rollback DIR|URL with the older bundle")
-    raw = node.slots.kept(older[0], "source") or b""
-    return older[0], resolve(None, raw.decode(errors="replace").strip())
+        return release, resolve(given, "")
+    raw = node.slots.kept(release, "source") or b""
+    return release, resolve(None, raw.decode(errors="replace").strip())
 
 
 def _announcement(node: Node, release: int, source: str) -> list[str]:
-    name = f"release {release}" if release else "the release"
     lost = measure(node)
-    lines = [f"{name} from {source} is written into the image slot, then the working slot "
+    lines = [f"Release {release} from {source} is written into the image slot, then the working slot "
              f"({_working(node)}) is rewritten with it.", "", "Lost, with everything else on the working slot:"]
     lines += render.table([(f"  {loss.what}", format_size(loss.size)) for loss in lost or ()]) or \
         ["  what it holds cannot be seen from here"]

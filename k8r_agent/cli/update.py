@@ -32,7 +32,12 @@ def run(args: Namespace, console: Console, node: Node) -> int:
         console.result({"nothing_to_do": "update.auto is not set"})
         return Exit.NOTHING_TO_DO if args.exit_77 else Exit.OK
     source = resolve(args.source, settings.update.source)
-    return submit("update", {"source": source}, args, console, node)
+    code = submit("update", {"source": source}, args, console, node)
+    if code == Exit.OK and not (args.dry_run or args.no_wait or args.json):
+        from k8r_agent.cli import report
+
+        console.say(f"→ {report.advice(report.gather(node))}")
+    return code
 
 
 def resolve(given: str | None, configured: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from k8r_agent.errors import Exit, NothingToDo, Refused, StepFailed
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction, TxnState
-from k8r_agent.ports.step import World
+from k8r_agent.ports.step import RebootRequested, World
 from tests.fakes.prompt import Prompt
 from tests.fakes.simple import ToyStep
 
@@ -290,3 +290,22 @@ def test_runner_verb(prompt: Prompt) -> None:
     update(prompt, "--no-wait")
     assert prompt.json("runner")["outcome"] == "done"
     assert prompt.json("runner")["outcome"] is None
+
+
+def test_a_reboot_in_the_middle_is_no_failure(prompt: Prompt, steps: dict[str, Any],
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    def arm(world: World) -> None:
+        raise RebootRequested("into the image slot")
+    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda: ())
+    steps["first"].effect = arm
+    assert prompt.run("reinstall", "--yes") == Exit.OK
+    assert "first: rebooting into the image slot" in prompt.err
+    assert "goes on by itself" in prompt.out
+    prompt.node.journal.save(Transaction(id="x", task="update", steps=("first",), state=TxnState.DONE))
+    assert prompt.json("reinstall", "--yes")["rebooting"] is True
+
+
+def test_what_comes_next_is_said_after_an_update(prompt: Prompt) -> None:
+    prompt.world.slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.OK, release=2, version="2.0", digest="bb"))
+    assert update(prompt) == Exit.OK
+    assert "k8r-agent reinstall" in prompt.out.splitlines()[-1]
