@@ -52,6 +52,7 @@ class Runner:
         """Until there is nothing to do (returns the last outcome, None if there was none), a reboot is under way,
         or it is told to stop. Raises Busy when another runner works."""
         with self._lock.hold(f"k8r-agent runner (pid {os.getpid()})"):
+            self.world.settle()
             last: Outcome | None = None
             while not self._stop():
                 outcome = self._turn()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,7 +43,11 @@ class Slots(Protocol):
 
 @dataclass
 class World:
-    """Everything a step sees. `remember` and `recall` keep small strings in the transaction, durable on return."""
+    """Everything a step sees. `remember` and `recall` keep small strings in the transaction, durable on return.
+
+    `settle()` returns when everything that can be read is on the medium: an agent that was killed may have left
+    writes in memory, which look done and are gone after a power cut.
+    """
 
     settings: Settings
     disks: Disks
@@ -57,6 +61,7 @@ class World:
     report: Reporter
     txn: Transaction | None = None
     remember_fact: Remember | None = None
+    settle: Callable[[], None] = lambda: None
 
     def arg(self, name: str, default: str = "") -> str:
         return self.txn.args.get(name, default) if self.txn else default

@@ -68,7 +68,7 @@ class Explorer:
         self.figures.runs += 1
         try:
             how = run.go(node)
-        except (AssertionError, K8rError) as error:
+        except (AssertionError, K8rError, Violation) as error:
             raise Violation(f"after crashes at {' → '.join(path) or 'no point'}: {error}") from error
         self.figures.ended[how] = self.figures.ended.get(how, 0) + 1
         if not path:
@@ -150,7 +150,7 @@ def _crashes(node: FakeNode, *, kills: bool) -> Iterator[tuple[str, Callable[[Fa
     if node.disks.medium.pending or node.loader.pending():
         yield "cut late", lambda n: n.power_cut(keep=1.0, reached=lambda sector: True)
         yield "cut odd", lambda n: n.power_cut(keep=0.5, reached=lambda sector: sector // 8 % 2 == 1)
-        yield "cut even", lambda n: n.power_cut(keep=0.5, reached=lambda sector: sector // 8 % 2 == 0)
+        yield "cut even", lambda n: n.power_cut(keep=-0.5, reached=lambda sector: sector // 8 % 2 == 0)
     if kills:
         yield "kill", lambda n: n.kill()
 

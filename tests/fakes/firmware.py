@@ -48,6 +48,9 @@ class _Machine:
         number = round(total * abs(keep))
         self.files.power_cut(lambda i: i >= total - number if keep < 0 else i < number)
 
+    def settle(self) -> None:
+        self.files._flush()
+
     def pending(self) -> bool:
         return bool(self.files.pending)
 

@@ -1,4 +1,4 @@
-"""The boot loaders of the crash matrix: the real ones (tests/fakes/firmware.py), and one without hazards of its own."""
+"""The boot loaders of the crash matrix: the real ones (tests/fakes/firmware.py), and one without any hazards."""
 
 from __future__ import annotations
 
@@ -47,12 +47,15 @@ class PlainLoader:
     def power_cut(self, keep: float) -> None:
         pass
 
+    def settle(self) -> None:
+        pass
+
     def pending(self) -> bool:
         return False
 
     def key(self) -> object:
-        return (self.primary, self.armed, self.tries, tuple(sorted((s.value, a.release) for s, a in self.kept.items())),
-                frozenset(self.files.files.items()))
+        kept = tuple(sorted((slot.value, assets.release) for slot, assets in self.kept.items()))
+        return self.primary, self.armed, self.tries, kept, frozenset(self.files.files.items())
 
 
 @dataclass

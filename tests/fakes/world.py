@@ -39,8 +39,8 @@ TASKS = Path(__file__).parents[2] / "tasks"
 NUMBERS = {Slot.IMAGE: IMAGE, Slot.WORKING: WORKING}
 
 
-class Violation(AssertionError):
-    """Something that must never happen has happened."""
+class Violation(BaseException):
+    """Something that must never happen has happened. Not for the engine to handle as one more failed try."""
 
 
 class Loader(Protocol):
@@ -57,7 +57,11 @@ class Loader(Protocol):
     def decided(self) -> Slot:
         """The primary, read from the medium without the product's code."""
 
-    def power_cut(self, keep: float) -> None: ...
+    def power_cut(self, keep: float) -> None:
+        """`keep`: which share of what was not durable reached the medium, oldest first; negative: newest first."""
+
+    def settle(self) -> None:
+        """All of it reaches the medium."""
 
     def key(self) -> object:
         """Hashable: everything that survives a power cut."""
@@ -201,7 +205,16 @@ class FakeNode:
     def world(self) -> World:
         return World(settings=self.settings, disks=self.disks, boot=self.loader.backend(self.running),
                      state=self.state, files=self.files, slots=SlotStore(self.files), bundles=self.bundles,
-                     identity=self.identity, machine=self.machine, report=Nobody())
+                     identity=self.identity, machine=self.machine, report=Nobody(), settle=self.settle)
+
+    def settle(self) -> None:
+        watch, self.watch = self.watch, None
+        self.loader.settle()
+        self.disks.medium.flush()
+        self.files.medium.update(self.files.live)
+        for name in [n for n in self.files.medium if n not in self.files.live]:
+            del self.files.medium[name]
+        self.watch = watch
 
     def steps(self) -> Mapping[str, Step]:
         sleep = self.machine.sleep
