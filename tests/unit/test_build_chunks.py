@@ -49,7 +49,7 @@ def test_each_chunk_stands_alone_and_all_together_are_the_image(image: Path, tmp
     raw, data = image.read_bytes(), out.read_bytes()
     assert (packed.size, packed.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert (packed.unpacked_size, packed.unpacked_sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
-    assert [(c.offset, c.length) for c in index.chunks][0][0] == 0 and len(index.chunks) == 3
+    assert index.chunks[0].offset == 0 and len(index.chunks) == 3
     for number, chunk in enumerate(index.chunks):
         frame = data[chunk.offset:chunk.offset + chunk.length]
         piece = zstandard.ZstdDecompressor().decompress(frame) if compression == "zstd" else frame
