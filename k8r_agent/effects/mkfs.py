@@ -48,8 +48,8 @@ class Filesystems:
         features = _SHARED_FEATURES + (_SINCE_1_47 if self._mke2fs_version() >= (1, 47) else "")
         force = ["-F"] if over else []
         now = "lazy_itable_init=0,lazy_journal_init=0"
-        self._commands.run(["mkfs.ext4", "-q", *force, "-L", label, "-U", uuid, "-b", "4096", "-m", "1", "-e", "remount-ro",
-                            "-O", features, "-E", now, os.fspath(device)], timeout=1800)
+        self._commands.run(["mkfs.ext4", "-q", *force, "-L", label, "-U", uuid, "-b", "4096", "-m", "1",
+                            "-e", "remount-ro", "-O", features, "-E", now, os.fspath(device)], timeout=1800)
         self.flush(device)
         with wholedisk.open_disk(device) as raw:
             found = superblock.parse(raw.read(superblock.OFFSET, superblock.LENGTH))
