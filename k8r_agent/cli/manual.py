@@ -1,7 +1,7 @@
 """The generated parts of the manual pages: python3 -m k8r_agent.cli.manual FILE…
 
 A page holds lines `<!-- begin NAME -->` and `<!-- end NAME -->`; what is between them comes from the table of verbs,
-the table of settings or the list of exit codes. The result is committed; a test compares.
+the table of settings, the list of exit codes or the classes of errors. The result is committed; a test compares.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from k8r_agent.cli.app import build
 from k8r_agent.cli.completion import leaves
 from k8r_agent.cli.verbs import EVERYDAY, PLUMBING, VERBS, Verb
 from k8r_agent.config.table import SECTIONS, TABLE, toml_text
-from k8r_agent.errors import Exit
+from k8r_agent.errors import Exit, K8rError
 
 MEANING = {
     Exit.OK: "It worked, or there was nothing to do. For **check**: there is a newer release.",
@@ -31,7 +31,7 @@ _BLOCK = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 def fill(page: str) -> str:
     """Raises KeyError for a block of an unknown name."""
     parts = {"everyday": lambda: _verbs(EVERYDAY), "plumbing": lambda: _verbs(PLUMBING), "settings": _settings,
-             "exits": _exits}
+             "exits": _exits, "codes": _codes}
     return _BLOCK.sub(lambda m: f"{m[1]}\n{parts[m[2]]()}\n{m[3]}", page)
 
 
@@ -85,6 +85,20 @@ def _settings() -> str:
 
 def _exits() -> str:
     return "\n".join(f"**{int(code)}**\n:   {MEANING[code]}\n" for code in Exit)
+
+
+def _codes() -> str:
+    """Every code that an error can carry, by exit status."""
+    by_exit: dict[Exit, set[str]] = {}
+    kinds: list[type[K8rError]] = [K8rError]
+    while kinds:
+        kind = kinds.pop()
+        if kind.__module__ == K8rError.__module__:
+            by_exit.setdefault(kind.exit, set()).add(kind.code)
+        kinds += kind.__subclasses__()
+    by_exit[Exit.FAILED] |= {"internal", "task-failed"}
+    return "\n".join(f"**{int(number)}**\n:   {', '.join(sorted(codes))}.\n"
+                     for number, codes in sorted(by_exit.items()))
 
 
 if __name__ == "__main__":

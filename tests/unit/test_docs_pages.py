@@ -16,6 +16,8 @@ from k8r_agent.errors import Exit
 ROOT = Path(__file__).resolve().parent.parent.parent
 AGENT, TOML, RECOVERY = (ROOT / "man" / name for name in (
     "k8r-agent.8.md", "k8r-agent.toml.5.md", "k8r-recovery.7.md"))
+# A verb where it is meant as a command: quoted, with its path, or as a hint.
+NAMED = re.compile(r"(?:`|bin/|hint=f?\"(?:run `)?)k8r-agent ([a-z][a-z-]+)(?: ([a-z][a-z-]+))?")
 
 
 @pytest.mark.parametrize("page", [AGENT, TOML], ids=lambda page: page.name)
@@ -68,6 +70,26 @@ def test_no_page_names_a_verb_or_key_that_does_not_exist(page: Path) -> None:
     for section, key in re.findall(r"(?:\*\*|`)([a-z]+)\.([a-z_]+)(?:\*\*|`| =)", text):
         if section in sections:
             assert f"{section}.{key}" in names, f"{section}.{key}"
+
+
+def sources() -> list[Path]:
+    kinds = (ROOT / "k8r_agent", ROOT / "units", ROOT / "etc", ROOT / "debian")
+    return [path for top in kinds for path in sorted(top.rglob("*"))
+            if path.is_file() and path.suffix in ("", ".py", ".service", ".timer", ".path", ".postinst", ".prerm")
+            and "k8r-agent/" not in str(path.relative_to(ROOT))]
+
+
+def test_every_hint_and_unit_names_a_verb_that_exists() -> None:
+    verbs = {verb.name: {member.name for member in verb.members} for verb in VERBS}
+    for path in sources():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        for first, second in NAMED.findall(text):
+            assert first in verbs, f"{path.relative_to(ROOT)}: k8r-agent {first}"
+            if verbs[first] and second:
+                assert second in verbs[first], f"{path.relative_to(ROOT)}: k8r-agent {first} {second}"
 
 
 @pytest.mark.parametrize("page", documents(), ids=lambda page: page.name)
