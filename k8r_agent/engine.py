@@ -90,6 +90,7 @@ class Engine:
             return Outcome.STOPPED
         finally:
             world.remember_fact, world.report = None, report
+            self._allow(_MARGIN * 10)
 
     # where to go on
 
@@ -142,7 +143,6 @@ class Engine:
         try:
             message = self._apply(step, name)
         except RebootRequested as reboot:
-            self._allow(_MARGIN * 10)
             return self._reboot(name, str(reboot))
         except Stopped:
             self._event(name, "failed", "the agent was asked to stop", self._since(started))

@@ -59,6 +59,7 @@ class StateDirectory:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._parent(name) as (parent, leaf):
                 fd = os.open(leaf, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
                 with open(fd, "rb") as file:
+                    self._assert_ours(fd, name)
                     return file.read()
             return None
 
@@ -104,6 +105,14 @@ class StateDirectory:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._directory(_parts(directory)) as fd:
                 return tuple(sorted(n for n in os.listdir(fd) if not n.endswith(TMP)))
             return ()
+
+    def _assert_ours(self, fd: int, name: str) -> None:
+        """What is read here decides what a node does as root."""
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            raise StateError(f"{self.root / name} is not read", why="it is no regular file that only root may write",
+                             hint=f"look who put it there; if it is in order: chown root: {self.root / name}; "
+                                  f"chmod 0600 {self.root / name}")
 
     @contextlib.contextmanager
     def _parent(self, name: str, *, create: bool = False) -> Iterator[tuple[int, str]]:

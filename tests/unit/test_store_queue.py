@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import Busy, UsageError
 from k8r_agent.model.txn import Request
 from k8r_agent.store.lock import Lock
@@ -93,3 +95,27 @@ def test_a_lock_is_no_way_to_write_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="lock"), Lock(tmp_path / "lock").hold("x"):
         pass
     assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("kind", ["another may write", "a link", "a pipe", "a directory"])
+def test_only_files_that_nobody_else_could_have_written_are_requests(tmp_path: Path, kind: str) -> None:
+    files = StateDirectory(tmp_path, mounted=lambda path: True)
+    queue, complaints = Queue(files), []
+    asked = request()
+    queue.put(asked)
+    path = tmp_path / "queue" / f"{asked.id}.json"
+    if kind == "another may write":
+        path.chmod(0o666)
+    else:
+        content = path.read_bytes()
+        path.unlink()
+        if kind == "a link":
+            (tmp_path / "elsewhere").write_bytes(content)
+            path.symlink_to(tmp_path / "elsewhere")
+        elif kind == "a pipe":
+            os.mkfifo(path, 0o600)
+        else:
+            path.mkdir()
+    assert queue.pending() == ()
+    assert queue.requests(lambda name, why: complaints.append(name)) == () and complaints == [path.name]
+    assert not path.exists()
