@@ -9,7 +9,7 @@ from k8r_agent.cli import render
 from k8r_agent.cli.console import Console
 from k8r_agent.cli.progress import ProgressLine
 from k8r_agent.cli.update import resolve
-from k8r_agent.errors import BundleError, Exit, Incompatible
+from k8r_agent.errors import BundleError, Exit
 from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import Bundle
 
@@ -58,7 +58,6 @@ def run_verify(args: Namespace, console: Console, node: Node) -> int:
     settings, _ = node.lenient()
     line = ProgressLine(console.err)
     with node.bundles.open(resolve(args.source, settings.update.source)) as bundle:
-        _fits(bundle, node)
         bundle.boot_assets()
         image = bundle.manifest.artifact("image")
         if image is None:
@@ -71,15 +70,17 @@ def run_verify(args: Namespace, console: Console, node: Node) -> int:
         line.end()
         console.say(f"{render.release(bundle.manifest.release, bundle.manifest.version)}: {format_size(done)}, every "
                     f"hash as the manifest says; signed by {bundle.signer or 'nobody'}")
-        console.result({**_value(bundle), "ok": True, "bytes": done})
+        unfit = _unfit(bundle, node)
+        console.note(*(f"but it is not for this machine: {why}" for why in unfit))
+        console.result({**_value(bundle), "ok": True, "bytes": done, "unfit": unfit})
     return Exit.OK
 
 
-def _fits(bundle: Bundle, node: Node) -> None:
-    machine, manifest = node.world.machine, bundle.manifest
+def _unfit(bundle: Bundle, node: Node) -> list[str]:
+    """Why an update would refuse it here. No error: bundles are verified on other machines, too."""
+    machine, manifest, found = node.world.machine, bundle.manifest, []
     if manifest.architecture and manifest.architecture != machine.architecture():
-        raise Incompatible("the bundle is for another architecture",
-                           why=f"{manifest.architecture}, and this is {machine.architecture()}")
+        found.append(f"it is for {manifest.architecture}, this is {machine.architecture()}")
     if manifest.compatible and not set(manifest.compatible) & set(machine.boards()):
-        raise Incompatible("the bundle is for other boards",
-                           why=f"{', '.join(manifest.compatible)}; this is {', '.join(machine.boards())}")
+        found.append(f"it is for {', '.join(manifest.compatible)}; this is {', '.join(machine.boards())}")
+    return found

@@ -112,7 +112,8 @@ def outcome(txn: Transaction | None, console: Console, *, exit_77: bool = False)
         console.result({"rebooting": True, "transaction": record_of(txn)})
         return Exit.OK
     if txn.state is TxnState.FAILED:
-        error = K8rError(f"{txn.task} failed", why=txn.note, hint=f"{PROGRAM} events --txn {txn.id}")
+        error = K8rError(f"{txn.task} failed", why=txn.note,
+                         hint=txn.facts.get("hint") or f"{PROGRAM} events --txn {txn.id}")
         error.code = txn.facts.get("error", "task-failed")
         raise error
     if txn.facts.get("outcome") == NothingToDo.code:

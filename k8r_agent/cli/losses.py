@@ -34,7 +34,6 @@ class Loss:
 
 def measure(root: Path, *, budget: float = BUDGET, clock: Callable[[], float] = time.monotonic) -> tuple[Loss, ...]:
     """Only what lies on the root file system: other mounts are not rewritten. Empty places are left out."""
-    deadline = clock() + budget
     try:
         device = root.stat().st_dev
     except OSError:
@@ -43,8 +42,9 @@ def measure(root: Path, *, budget: float = BUDGET, clock: Callable[[], float] = 
     for what, patterns in KINDS:
         found: list[str] = []
         total, complete = 0, True
+        deadline = clock() + budget / len(KINDS)  # each kind its share: one large tree must not hide the others
         for path in _existing(root, patterns, device):
-            size, whole = _usage(path, device, lambda: clock() < deadline)
+            size, whole = _usage(path, device, clock, deadline)
             if size:
                 found.append("/" + str(path.relative_to(root)))
                 total, complete = total + size, complete and whole
@@ -63,11 +63,11 @@ def _existing(root: Path, patterns: tuple[str, ...], device: int) -> Iterator[Pa
                 continue
 
 
-def _usage(top: Path, device: int, go_on: Callable[[], bool]) -> tuple[int, bool]:
+def _usage(top: Path, device: int, clock: Callable[[], float], deadline: float) -> tuple[int, bool]:
     """Bytes of the files below; False when it was cut short."""
     total, stack = 0, [str(top)]
     while stack:
-        if not go_on():
+        if clock() >= deadline:
             return total, False
         try:
             with os.scandir(stack.pop()) as entries:

@@ -41,13 +41,14 @@ def text(found: Report, console: Console) -> list[str]:
 
 def _slot(found: Report, slot: Slot, console: Console) -> tuple[str, str]:
     status = found.slots[slot]
-    words = [console.paint(str(status.state), _COLOURS[status.state])]
+    words = [str(status.state)]
     if found.current is slot:
         words.append("booted")
     if found.boot and found.boot.primary is slot:
         words.append("primary")
+    marks = f"{', '.join(words):<20}".replace(words[0], console.paint(words[0], _COLOURS[status.state]), 1)
     when = render.ago(status.time, found.now)
-    return str(slot), f"{render.release(status.release, status.version):<28} {', '.join(words)}" + (
+    return str(slot), f"{render.release(status.release, status.version):<26}  {marks}" + (
         f"  written {when}" if when else "")
 
 

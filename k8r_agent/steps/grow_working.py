@@ -11,7 +11,7 @@ from k8r_agent.ports.step import World
 
 class GrowWorking:
     name = "grow-working"
-    summary = "grow the working file system to its partition, online"
+    summary = "Grow the working file system to its partition, online"
 
     def done(self, world: World) -> bool:
         """The superblock is read from the device: statfs would not count what resize2fs leaves as too little."""

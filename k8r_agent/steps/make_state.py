@@ -7,7 +7,7 @@ from k8r_agent.ports.step import World
 
 class MakeState:
     name = "make-state"
-    summary = "initialise the state partition, or take over the one that is there"
+    summary = "Initialise the state partition, or take over the one that is there"
 
     def done(self, world: World) -> bool:
         return world.state.mounted() and bool(world.state.marker())

@@ -14,7 +14,7 @@ class PartitionDisk:
     table, written once. An interrupted write is recognised by the table itself and finished."""
 
     name = "partition-disk"
-    summary = "use the whole disk: grow the image slot, make room for working slot and state"
+    summary = "Use the whole disk: grow the image slot, make room for working slot and state"
 
     def done(self, world: World) -> bool:
         disk = world.disks.own()

@@ -30,7 +30,7 @@ def test_measuring_ends_when_the_time_is_up(tmp_path: Path) -> None:
     for number in range(20):
         put(tmp_path, f"root/{number}/file", 10_000)
     ticks = iter(range(1000))
-    (loss,) = losses.measure(tmp_path, budget=5.0, clock=lambda: float(next(ticks)))
+    (loss,) = losses.measure(tmp_path, budget=25.0, clock=lambda: float(next(ticks)))
     assert not loss.complete
     assert "at least" in "\n".join(announcement((loss,), SlotStatus(), SlotStatus()))
 
