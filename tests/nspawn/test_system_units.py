@@ -1,0 +1,149 @@
+"""The package on a golden image under a real systemd: two boots of a fresh copy beside one state partition.
+
+Budget: 2 minutes for all of it; the two boots take about half a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.nspawn.container import FACTS, ROOT, Container, golden_tree
+
+BUNDLE = ROOT / "build/release-2/bundle"
+TOML = """[node]
+hostname = "node-under-test"
+[access]
+authorized_keys = ["{key}"]
+[update]
+source = "/srv/bundle"
+"""
+
+
+@pytest.fixture(scope="module")
+def tree() -> Iterator[Path]:
+    with golden_tree() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("key") / "id"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "operator", "-f", str(path)], check=True)
+    return path.with_suffix(".pub").read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def node(tree: Path, key: str, tmp_path_factory: pytest.TempPathFactory) -> Container:
+    return Container(tree=tree, base=tmp_path_factory.mktemp("node"), toml=TOML.format(key=key),
+                     binds=(f"{BUNDLE}:/srv/bundle",) if BUNDLE.is_dir() else ())
+
+
+@pytest.fixture(scope="module")
+def first(node: Container) -> dict[str, Any]:
+    """Nothing is kept yet; people come, and the node is switched off."""
+    return node.boot("units", "identity", "verify", "security", "sandbox", "people", "package")
+
+
+@pytest.fixture(scope="module")
+def second(node: Container, first: dict[str, Any]) -> dict[str, Any]:
+    """A fresh copy of the image: what a reinstall leaves."""
+    return node.boot("identity", "units", "check")
+
+
+@pytest.fixture(scope="module")
+def bare(tree: Path, key: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The image slot of a node whose state partition cannot be read."""
+    facts = {**FACTS, "slot": "image", "state": "failed:e2fsck 4"}
+    return Container(tree=tree, base=tmp_path_factory.mktemp("bare"), facts=facts,
+                     toml=TOML.format(key=key)).boot("identity", "units")
+
+
+def test_units_are_clean(first: dict[str, Any]) -> None:
+    assert first["verify"] == ""
+
+
+def test_exposure(first: dict[str, Any]) -> None:
+    """systemd-analyze security; a plain root service has 9.6."""
+    assert first["security"]["k8r-runner"] <= 3.5
+    assert first["security"]["k8r-update-check"] <= 1.5
+    assert first["security"]["k8r-identity-capture"] <= 2.0
+
+
+def test_a_well_node_completes_its_boot(first: dict[str, Any]) -> None:
+    states = first["units"]["states"]
+    for unit in ("boot-complete.target", "k8r-health.service", "k8r-identity.service", "ssh.service",
+                 "k8r-identity.path", "k8r-runner.path", "k8r-boot-deadline.timer", "k8r-update-check.timer"):
+        assert states[unit] == "active", (unit, first["units"]["log"])
+
+
+def test_nothing_but_what_needs_a_disk_fails(first: dict[str, Any]) -> None:
+    """The container has no boot loader: those who look for one say so."""
+    assert {line.split()[0] for line in first["units"]["failed"]} <= {"k8r-boot-confirm.service", "k8r-runner.service"}
+
+
+def test_the_sandbox_lets_the_runner_do_its_work(first: dict[str, Any]) -> None:
+    seen = first["sandbox"]
+    assert "k8r-agent" in seen["locked"] and "k8r-agent" not in seen["unlocked"]
+    assert seen["ssh"] == "active" and seen["root"] == "rw"
+    assert seen["systemd-mount"] and seen["mount write"] and seen["medium write"] and seen["private"]
+    assert not seen["health"]["kernel"].startswith("no modules")
+
+
+def test_what_everybody_must_see_is_seen_and_the_rest_is_not(first: dict[str, Any]) -> None:
+    outside = first["sandbox"]["outside"]
+    assert outside["mounted"] and outside["written"]
+    assert outside["medium"] == "ro" and not outside["private"]
+
+
+def test_the_sandbox_holds(first: dict[str, Any]) -> None:
+    assert first["sandbox"]["writable"] == []
+
+
+def test_identity_is_there_before_sshd(first: dict[str, Any], key: str) -> None:
+    seen = first["identity"]
+    assert seen["applied before ssh"] and seen["hostname"] == "node-under-test"
+    assert seen["fingerprint"] and seen["fingerprint"] in seen["keys"]["ssh_host_ed25519_key.pub"]
+    assert seen["toml keys"] == key and seen["sshd"] == 1
+    assert "DHCP=yes" in seen["network"] and seen["mode"] == "0o600"
+
+
+def test_a_change_is_kept_within_seconds(first: dict[str, Any]) -> None:
+    assert first["people"]["kept"], first["people"]["log"]
+    assert first["people"]["seconds"] < 10
+
+
+def test_the_package_waits_for_the_transaction(first: dict[str, Any]) -> None:
+    seen = first["package"]
+    assert not any(seen["busy"].values()) and seen["idle"] and seen["forced"]
+    assert set(seen["enabled"].values()) == {"enabled"}
+
+
+def test_a_fresh_system_is_the_same_node(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert second["identity"]["fingerprint"] == first["identity"]["fingerprint"]
+    assert [line.split(":")[0] for line in second["identity"]["people"]] == ["carol"]
+    assert "carol:$y$secret:" in second["identity"]["shadow"]
+    assert second["units"]["states"]["boot-complete.target"] == "active"
+
+
+def test_without_state_the_way_in_is_k8r_toml(bare: dict[str, Any], key: str) -> None:
+    seen = bare["identity"]
+    assert seen["toml keys"] == key and seen["hostname"] == "node-under-test" and seen["fingerprint"]
+    assert bare["units"]["states"]["boot-complete.target"] == "active", bare["units"]["log"]
+
+
+@pytest.mark.skipif(bool(os.environ.get("K8R_TREE")), reason="a tree of one's own does not know the key of the bundle")
+def test_the_unprivileged_poller_finds_the_newer_release(second: dict[str, Any]) -> None:
+    """It leaves one empty file; update.auto is not set, so nothing is submitted."""
+    seen = second["check"]
+    assert seen["result"] == "success" and seen["newer"], seen["log"]
+    assert seen["submit"] == "0" and seen["queue"] == []
+
+
+def test_the_budget(node: Container, first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert node.seconds < 60
