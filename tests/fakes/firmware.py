@@ -79,7 +79,11 @@ class SystemdBootFirmware(_Machine):
         return SystemdBoot(self.files, self.efi, current=current, tries=self.tries)
 
     def decided(self) -> Slot:
-        return self._slot(self._by_pattern(self.efi.values.get("LoaderEntryDefault")) or self._by_conf() or "")
+        """Whatever the counters say: which slot boots in the end is choose()."""
+        conf = self.files.medium.get("loader/loader.conf", b"").decode()
+        found = re.search(r"^default (\S+)", conf, re.MULTILINE)
+        pattern = self.efi.values.get("LoaderEntryDefault") or (found[1] if found else "")
+        return Slot.IMAGE if pattern.startswith("k8r-image") else Slot.WORKING
 
     def choose(self) -> tuple[Slot, bytes]:
         """The guard restarts when systemd-boot gives up, so a kernel that cannot be loaded costs one try each."""
