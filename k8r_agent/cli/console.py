@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ class Console:
         self.out, self.err, self.stdin = out or sys.stdout, err or sys.stderr, stdin or sys.stdin
         self.environ = os.environ if environ is None else environ
         self.json = False
+        for stream in (self.out, self.err):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # an arrow in a Latin-1 terminal is no reason to fail
 
     @property
     def interactive(self) -> bool:
