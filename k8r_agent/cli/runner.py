@@ -26,6 +26,7 @@ def run(args: Namespace, console: Console, node: Node) -> int:
 
     node.require_root("runner")
     log_to_journal(console)
+    console.note(*(f"configuration: {problem}" for problem in node.lenient()[1]))  # and goes on with what is valid
     notifier = Notifier()
     world = node.world
     world.report = ServiceReporter(notifier)
