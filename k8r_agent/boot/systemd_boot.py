@@ -146,6 +146,8 @@ class SystemdBoot:
             best, data = None, self._lost_entry()
         if data is None:
             return  # no complete kernel to boot: install_assets() will write an entry
+        if best:
+            self._remove_others(best)  # a third entry could be in the way of the loader's renaming
         full = best
         if best is None or best.left != self._tries:
             generation = 1 - sdfiles.generation(best, self._tries) if best else 0
