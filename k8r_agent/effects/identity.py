@@ -25,7 +25,7 @@ from k8r_agent.effects import accounts
 from k8r_agent.effects.commands import commands
 from k8r_agent.effects.placing import place, read
 from k8r_agent.effects.statefiles import StateDirectory
-from k8r_agent.errors import CommandFailed, K8rError, StateError
+from k8r_agent.errors import K8rError, StateError
 from k8r_agent.ports.commands import Commands
 from k8r_agent.ports.statefiles import StateFiles
 
@@ -241,6 +241,9 @@ class NodeIdentity:
         directory = self._root / "etc/ssh"
         if not directory.is_dir():
             return
+        for path in directory.glob("ssh_host_*_key"):
+            if path.stat().st_size == 0:  # made just before a power cut: sshd would not start with it
+                path.unlink()
         present = any(directory.glob("ssh_host_*_key"))
         kept = self._files.names("identity/ssh")
         if kept and (not present or not (self._root / STAMP).exists()):
@@ -249,16 +252,10 @@ class NodeIdentity:
                 if data and place(directory / name, data, mode=0o644 if name.endswith(".pub") else 0o600):
                     yield name
         elif not present and self._commands is not None:
-            self._generate()
+            for kind in ("ed25519", "ecdsa"):  # RSA takes a minute on a slow board, and nobody needs it any more
+                self._commands.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f",
+                                    os.fspath(directory / f"ssh_host_{kind}_key")])
             yield "new host keys"
-
-    def _generate(self) -> None:
-        assert self._commands is not None
-        try:
-            self._commands.run(["ssh-keygen", "-A", "-f", os.fspath(self._root)], timeout=50)
-        except CommandFailed:  # RSA takes long on a board without entropy: one good key is enough to get in
-            key = os.fspath(self._root / "etc/ssh/ssh_host_ed25519_key")
-            self._commands.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
 
     def _restore_users(self) -> Iterator[str]:
         data = self._kept("users.json")

@@ -27,8 +27,7 @@ class KeyGenerator:
 
     def run(self, argv, *, ok=(0,), timeout=60.0, stdin=b""):  # type: ignore[no-untyped-def]
         self.calls.append(list(argv))
-        root = Path(argv[argv.index("-f") + 1])
-        (root / "etc/ssh/ssh_host_ed25519_key").write_text("generated")
+        Path(argv[argv.index("-f") + 1]).write_text("generated")
         return Result(0, "", "")
 
 
@@ -171,7 +170,7 @@ def test_on_first_boot_the_image_slot_gives_the_identity(tmp_path: Path) -> None
     image.write("etc/machine-id", MACHINE_ID + "\n")
     assert not image.identity.captured()
     image.identity.apply()
-    assert image.keygen.calls[0][:2] == ["ssh-keygen", "-A"]
+    assert [call[3] for call in image.keygen.calls] == ["ed25519", "ecdsa"]
     image.identity.capture()
     working = Node(tmp_path, "working")
     working.facts("working")
@@ -270,3 +269,10 @@ def test_dhcp_is_the_default(tmp_path: Path) -> None:
     node = Node(tmp_path, "new", replace(Settings(), network=NetworkSettings()))
     node.identity.apply()
     assert "DHCP=yes" in node.text("run/systemd/network/80-k8r.network")
+
+
+def test_a_host_key_cut_off_by_a_power_cut_is_made_again(tmp_path: Path) -> None:
+    node = Node(tmp_path, "new")
+    node.write("etc/ssh/ssh_host_ed25519_key", "")
+    node.identity.apply()
+    assert node.text("etc/ssh/ssh_host_ed25519_key") == "generated"
