@@ -34,6 +34,7 @@ DPKG_OPTIONS = (
 # No Recommends: a node gets what is named and nothing by the way.
 APT_OPTIONS = ('APT::Install-Recommends "false";', 'Acquire::Languages "none";')
 _TIMEOUT = 3600.0
+_KEPT = 4  # base systems in the cache
 _FORMAT = 1  # a change of what this file does to the tree makes old cached bases useless
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -142,6 +143,7 @@ def make_base(plan: BasePlan, *, cache: Path, work: Path, log: Path, refresh: bo
         raise CommandFailed("mmdebstrap could not make the base system", why=_tail(log) or error.why,
                             hint=f"the whole output is in {log}") from None
     _move(partial, cached)
+    _prune(cache)
     return cached
 
 
@@ -151,9 +153,16 @@ def _tail(log: Path, lines: int = 8) -> str:
     return "; ".join(wanted[-lines:])
 
 
+def _prune(cache: Path) -> None:
+    """Each is some hundred MiB: only the newest few are of use."""
+    bases = sorted(cache.glob("base-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in bases[_KEPT:]:
+        path.unlink(missing_ok=True)
+
+
 def _move(source: Path, target: Path) -> None:
     """Whole or not at all, also from another file system."""
-    partial = target.with_suffix(".part")
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
     with source.open("rb") as reader, partial.open("wb") as writer:
         while block := reader.read(1 << 20):
             writer.write(block)

@@ -11,10 +11,11 @@ from pathlib import Path
 from k8r_agent.build.options import GoldenOptions
 
 NETWORK = """\
-# Every wired interface asks for an address. A file of the same or a lower name in /etc/systemd/network wins.
+# Every wired interface of the machine (not the virtual ones of containers: those have a kind) asks for an address.
+# A file of a lower name in /etc/systemd/network wins.
 [Match]
 Type=ether
-Kind=!veth
+Kind=!*
 
 [Network]
 DHCP=yes
