@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from k8r_agent import runner
+from k8r_agent.engine import Outcome
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.steps import duties
 from k8r_agent.store.journal import Journal
 from tests.crash.explorer import Judge
+from tests.fakes.golden import BLOCK
 from tests.fakes.world import NUMBERS, Behaviour, FakeNode, Loader
 
 MakeLoader = Callable[[Callable[[str], None]], Loader]
-
-
-class Good(Behaviour):
-    pass
 
 
 class DeadWorking(Behaviour):
@@ -49,22 +46,13 @@ class UnhealthyImage(Behaviour):
 
 
 class Flaky(Behaviour):
-    """Every other boot of release 2 hangs."""
+    """Every third boot hangs, whatever is booted."""
 
     def comes_up(self, slot: Slot, release: int, boots: int) -> bool:
-        return release != 2 or boots % 2 == 0
+        return boots % 3 != 0
 
     def period(self) -> int:
-        return 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """`may_fail` says after how many crashes a failure is no surprise: the limits of tries are part of the design."""
-
-    name: str
-    make: Callable[[MakeLoader], FakeNode]
-    judge: Callable[[], Judge]
+        return 3
 
 
 # nodes
@@ -111,6 +99,43 @@ def last(node: FakeNode) -> Transaction:
     txn = Journal(node.files).load()
     assert txn is not None
     return txn
+
+
+def reinstalled(loader: MakeLoader) -> FakeNode:
+    """Release 2 works in both slots; release 1 is the one to go back to."""
+    node = asked(updated(loader), "reinstall")
+    while node.session() is Outcome.REBOOTING:
+        node.shut_down()
+        node.power_on()
+    return _done(node, None)
+
+
+def cancelled(node: FakeNode, before: str) -> FakeNode:
+    node.cancel_before = before
+    return node
+
+
+def dead(loader: MakeLoader, *, when: str) -> FakeNode:
+    """The working slot worked, then lost a block that it needs."""
+    node = FakeNode(loader, when_working_dead=when)
+    node.power_on()
+    node.session()
+    node.shut_down()
+    node.power_on()
+    node = _done(node, None)
+    start, _ = node.disks.kernel[NUMBERS[Slot.WORKING]]
+    node.disks.medium.write(start + BLOCK, bytes(BLOCK))
+    node.disks.medium.flush()
+    return node
+
+
+def stale(loader: MakeLoader) -> FakeNode:
+    """A boot of the image slot was armed, and nobody knows why."""
+    node = settled(loader)
+    node.power_on()
+    node.loader.backend(node.running).try_once(Slot.IMAGE)
+    node.shut_down()
+    return node
 
 
 # judgements
@@ -164,5 +189,10 @@ def assert_ok(status: SlotStatus, release: int) -> None:
     assert (status.state, status.release) == (SlotState.OK, release), status
 
 
-__all__ = ["NUMBERS", "DeadImage", "DeadWorking", "Flaky", "Good", "Scenario", "Unhealthy", "asked", "fresh", "judge",
-           "last", "settled", "updated"]
+def judge_offer(node: FakeNode, crashes: int) -> str:
+    """The image slot runs because working cannot; the node says so and waits for a word."""
+    duty = duties.decide(node.world(), last(node))
+    state = node.loader.backend(node.running).state()
+    assert (node.running, state.primary, state.tries_left) == (Slot.IMAGE, Slot.WORKING, 0)
+    assert "used up its boot tries" in duty.why and "reinstall" in duty.hint and duty.action is duties.Action.NONE
+    return "offered"

@@ -18,6 +18,7 @@ from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.model import superblock
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.bundle import Artifact, Chunk, ImageIndex, Manifest
+from k8r_agent.steps.image_slot import FLASHED
 from tests.fakes import ext4
 from tests.fakes.disks import FakeDisks
 
@@ -152,14 +153,14 @@ class GoldenBundle:
 
 
 class GoldenBundles:
-    """`release-<n>` is the source of each."""
+    """`release-<n>` is the source of each; the disk was flashed with release 1."""
 
     def __init__(self, point: Callable[[str], None]) -> None:
         self._point = point
 
     @contextmanager
     def open(self, source: str) -> Iterator[GoldenBundle]:
-        number = source.removeprefix("release-")
+        number = "1" if source == FLASHED else source.removeprefix("release-")
         if not number.isdecimal() or int(number) not in RELEASES:
             raise FetchError(f"{source} holds no bundle")
         yield GoldenBundle(source, int(number), self._point)

@@ -24,7 +24,7 @@ from k8r_agent.ports.step import Step, World
 from k8r_agent.runner import Runner
 from k8r_agent.steps import STEPS, TABLE
 from k8r_agent.steps.health import HealthCheck, SelfCheck
-from k8r_agent.store.hooks import Hooks
+from k8r_agent.store.journal import Journal
 from k8r_agent.store.slots import SlotStore
 from k8r_agent.store.tasks import TaskFiles
 from tests.fakes.disks import FakeDisks
@@ -111,12 +111,25 @@ class Behaviour:
         return 1
 
 
+class _Operator:
+    """Stands where hooks would: comes by before a step."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self._node = node
+
+    def run(self, task: str, when: str, step: str, facts: Mapping[str, str]) -> tuple[str, ...]:
+        if (when, step) == ("before", self._node.cancel_before):
+            Journal(self._node.files).ask_cancel(facts["txn"])
+        return ()
+
+
 class FakeNode:
-    """A node with release 1 in both slots (or freshly flashed with it), and a bundle of release 2 to update from."""
+    """A node that was just flashed with release 1, and a bundle of each release to update from. `cancel_before`: the
+    step before which an operator asks for a cancel."""
 
     def __init__(self, loader: Callable[[Callable[[str], None]], Loader], *, behaviour: Behaviour | None = None,
                  when_working_dead: str = "offer") -> None:
-        self.behaviour = behaviour or Behaviour()
+        self.behaviour, self.cancel_before = behaviour or Behaviour(), ""
         self.settings = Settings(disk=DiskSettings(image_size=2 * MIB, state_size=2 * MIB),
                                  boot=BootSettings(when_working_dead=when_working_dead))
         self.watch: Callable[[FakeNode, str], None] | None = None
@@ -198,7 +211,7 @@ class FakeNode:
         if backend.state().primary is self.running and all(check.ok for check in self.machine.checks):
             backend.refill_tries()  # as `k8r-agent boot confirm` does
         runner = Runner(self.world(), tasks=TaskFiles(TABLE, (TASKS,)), steps=self.steps(), lock=NoLock(),  # type: ignore[arg-type]
-                        hooks=Hooks(None), sleep=self.machine.sleep)
+                        hooks=_Operator(self), sleep=self.machine.sleep)  # type: ignore[arg-type]
         with counted_uuids():
             return runner.run()
 
