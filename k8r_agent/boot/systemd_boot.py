@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from k8r_agent.boot import assetfiles, sdfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
 from k8r_agent.boot.sdfiles import ENTRIES, LOADER_CONF, EntryName
@@ -10,7 +12,9 @@ from k8r_agent.model.boot import BootAssets, BootState
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
 
-ONE_SHOT, OVERRIDE, LOADER_INFO = "LoaderEntryOneShot", "LoaderEntryDefault", "LoaderInfo"
+log = logging.getLogger("k8r-agent")
+
+ONE_SHOT, OVERRIDE = "LoaderEntryOneShot", "LoaderEntryDefault"
 
 
 class SystemdBoot:
@@ -99,8 +103,10 @@ class SystemdBoot:
 
     def _drop_override(self) -> None:
         """Somebody ran `bootctl set-default`, or pressed `d` in the menu: it would win over loader.conf."""
-        if self._efi.available() and self._efi.read(OVERRIDE) is not None:
+        value = self._efi.read(OVERRIDE) if self._efi.available() else None
+        if value is not None:
             self._efi.delete(OVERRIDE)
+            log.warning("the EFI variable %s (%s) overrode the boot decision; it is removed", OVERRIDE, value)
 
     # entries
 
@@ -146,6 +152,8 @@ class SystemdBoot:
             best, data = None, self._lost_entry()
         if data is None:
             return  # no complete kernel to boot: install_assets() will write an entry
+        if best is None:
+            log.warning("the boot entry of the working slot was lost; it is written anew")
         if best:
             self._remove_others(best)  # a third entry could be in the way of the loader's renaming
         full = best
