@@ -96,6 +96,8 @@ def _reason_to_stay(state: BootState, *, persistent: bool) -> str:
         return "it was not booted from one of its slots"
     if state.current is Slot.IMAGE and state.primary is Slot.IMAGE:
         return "the image slot is the primary, there is nothing behind it"
+    if state.current is Slot.IMAGE and state.tries_left == 0:
+        return "the working slot used up its tries, a reboot would lead here again"
     if not persistent:
         return "there is no state partition, so no attempt can be counted"
     if state.current is state.primary and state.tries_left is None:
