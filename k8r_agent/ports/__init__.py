@@ -1,1 +1,1 @@
-"""What the upper floors may ask of the world: small Protocols, each with a real side in effects/ and a fake in tests/."""
+"""What the upper floors may ask of the world: small Protocols, each real in effects/ and faked in tests/fakes/."""

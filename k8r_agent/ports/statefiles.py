@@ -14,7 +14,7 @@ class StateFiles(Protocol):
     def read(self, name: str) -> bytes | None: ...
 
     def write(self, name: str, data: bytes) -> None:
-        """tmp → fsync → replace → fsync(directory): the old or the new content after a power cut, durable on return."""
+        """tmp → fsync → replace → fsync(directory): old or new content after a power cut, durable on return."""
 
     def append(self, name: str, data: bytes) -> None:
         """Durable on return; a power cut may leave a prefix of `data`."""
