@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
 import ssl
 import threading
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+PIECE = 128 << 10  # bytes at a time when the rate is limited
 PAGE = b"<!DOCTYPE html><html><body>Welcome to the captive portal</body></html>"
 
 
@@ -47,12 +49,14 @@ class Behaviour:
 
 @dataclass
 class Site:
-    """`requests` lists (path, Range header). `etags`: "strong", "weak" or "none"."""
+    """`requests` lists (path, Range header). `etags`: "strong", "weak" or "none". `rate`: bytes a second that each
+    connection gets, 0 for as many as it takes."""
 
     root: Path
     behaviours: list[Behaviour] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     etags: str = "strong"
+    rate: float = 0.0
     served: int = 0
     connections: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -149,8 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
         else:
-            self.wfile.write(body)
-            self.site.served += len(body)
+            for at in range(0, len(body), PIECE) if self.site.rate else (0,):
+                piece = body[at:at + PIECE] if self.site.rate else body
+                self.wfile.write(piece)
+                self.site.served += len(piece)
+                if self.site.rate and self.site.stop.wait(len(piece) / self.site.rate):
+                    return
 
     def _trickle(self, body: bytes, delay: float) -> None:
         for byte in body:
@@ -169,10 +177,18 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serve(root: Path, *, port: int = 0, host: str = "127.0.0.1", certificate: Path | None = None,
-          ) -> Iterator[tuple[Site, str]]:
-    """(site, prefix). `certificate`: a PEM file with key and certificate, for https."""
+          listening: socket.socket | None = None) -> Iterator[tuple[Site, str]]:
+    """(site, prefix). `certificate`: a PEM file with key and certificate, for https. `listening`: a socket to serve
+    on, such as one of another network namespace."""
     site = Site(root=root)
-    server = _Server((host, port), type("Handler", (_Handler,), {"site": site}))
+    handler = type("Handler", (_Handler,), {"site": site})
+    if listening is None:
+        server = _Server((host, port), handler)
+    else:
+        server = _Server(listening.getsockname(), handler, bind_and_activate=False)
+        server.socket.close()
+        server.socket, host = listening, listening.getsockname()[0]
+        server.server_port = listening.getsockname()[1]
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)

@@ -114,7 +114,7 @@ def image_of(lab: Lab, release: int) -> tuple[int, str]:
 def _update(lab: Lab, seen: Seen, node: Node, agent: Agent) -> None:
     """Submitted over an SSH session that is lost while the slot is written."""
     seen.texts["check"] = node.ssh(f"k8r-agent check {lab.url(2)}", ok=(0, 77))
-    lab.web.rate = 24 * MIB
+    lab.web.site.rate = 24 * MIB
     agent_gone = threading.Thread(target=agent.run_and_lose, args=(f"update {lab.url(2)}",), kwargs={"after": 25.0})
     agent_gone.start()
     try:
@@ -123,7 +123,7 @@ def _update(lab: Lab, seen: Seen, node: Node, agent: Agent) -> None:
         seen.texts["runner"] = node.ssh("systemctl show -P StatusText k8r-runner.service")
     finally:
         agent_gone.join()
-        lab.web.rate = 0.0
+        lab.web.site.rate = 0.0
     seen.statuses["updated"] = agent.wait_idle("update", timeout=UPDATE)
     size, seen.images["in the manifest"] = image_of(lab, 2)
     seen.images["on the disk"] = node.disk.digest(2, length=size)
