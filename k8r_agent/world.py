@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from k8r_agent.effects.identity import NodeIdentity
     from k8r_agent.effects.machine import LocalMachine
     from k8r_agent.effects.statepartition import NodeStatePartition
+    from k8r_agent.errors import ConfigError
     from k8r_agent.ports.boot import BootBackend
     from k8r_agent.ports.bootfiles import BootFiles
     from k8r_agent.ports.bundle import Bundles
@@ -39,9 +40,11 @@ class Lazy:
         return getattr(made, name)
 
 
-def real(settings: Settings) -> World:
+def real(settings: Settings, mistakes: tuple[ConfigError, ...] = ()) -> World:
     """Reads nothing yet; each part raises its own K8rError when it is used and cannot be."""
-    return _Parts(settings).world()
+    world = _Parts(settings).world()
+    world.mistakes = mistakes
+    return world
 
 
 class _Parts:

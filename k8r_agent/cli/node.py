@@ -87,7 +87,7 @@ class Node:
             return self._world
         from k8r_agent.world import real
 
-        return real(self.lenient()[0])
+        return real(*self.lenient())
 
     @cached_property
     def files(self) -> StateFiles:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # names for the reader and mypy; `status` imports this module and none of those
     from k8r_agent.config.settings import Settings
+    from k8r_agent.errors import ConfigError
     from k8r_agent.model.slots import Slot, SlotStatus
     from k8r_agent.model.txn import Transaction
     from k8r_agent.ports.blockdev import Disks
@@ -46,7 +47,8 @@ class World:
     """Everything a step sees. `remember` and `recall` keep small strings in the transaction, durable on return.
 
     `settle()` returns when everything that can be read is on the medium: an agent that was killed may have left
-    writes in memory, which look done and are gone after a power cut.
+    writes in memory, which look done and are gone after a power cut. `mistakes` are the statements of the
+    configuration that `settings` had to do without.
     """
 
     settings: Settings
@@ -62,6 +64,7 @@ class World:
     txn: Transaction | None = None
     remember_fact: Remember | None = None
     settle: Callable[[], None] = lambda: None
+    mistakes: tuple[ConfigError, ...] = ()
 
     def arg(self, name: str, default: str = "") -> str:
         return self.txn.args.get(name, default) if self.txn else default

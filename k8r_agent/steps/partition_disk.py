@@ -22,8 +22,10 @@ class PartitionDisk:
         return not disk.fault and all(p is not None and p.device is not None for p in parts)
 
     def apply(self, world: World) -> None:
-        """Raises DiskTooSmall, DiskAmbiguous, DiskError."""
+        """Raises DiskTooSmall, DiskAmbiguous, DiskError, and ConfigError: sizes that nobody meant are for good."""
         world.disks.assert_writable()
+        for mistake in world.mistakes:
+            raise mistake
         disk = world.disks.own()
         wanted = plan(disk, image_size=world.settings.disk.image_size, state_size=world.settings.disk.state_size,
                       role=world.settings.node.role, new_id=lambda: str(uuid.uuid4()))

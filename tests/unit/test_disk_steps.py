@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from k8r_agent.config.settings import DiskSettings, Settings
-from k8r_agent.errors import StepFailed
+from k8r_agent.errors import ConfigError, StepFailed
 from k8r_agent.model.layout import WORKING
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import World
@@ -52,6 +52,16 @@ def test_grow_working() -> None:
     disks.power_cut()
     disks.boot(Slot.WORKING)
     assert step.done(w)
+
+
+def test_a_mistake_in_the_configuration_is_met_before_the_disk_is_divided_for_good() -> None:
+    disks = FakeDisks(flashed_gpt(32 * MIB))
+    w = world(disks)
+    w.mistakes = (ConfigError("image_sizes is no key of [disk]", where="k8r.toml:7"),)
+    before = disks.own()
+    with pytest.raises(ConfigError, match="k8r.toml:7"):
+        PartitionDisk().apply(w)
+    assert disks.own() == before
 
 
 def test_what_a_dos_table_cannot_reach_is_said() -> None:
