@@ -39,7 +39,7 @@ PERMANENT = (Refused, Protected, DiskAmbiguous, ConfigError, BundleError, NoStat
 LAST_ERROR = "last-error"  # fact: what the latest failed attempt said, for the note that ends the transaction
 _PAUSE, _LONGEST_PAUSE = 2, 60  # seconds before a second attempt, doubled for each later one
 _POSITION_TRIES = 3
-_MARGIN = 60.0  # seconds: a step that can end itself at its limit is not killed for it
+_MARGIN = 900.0  # seconds: a step that can end itself at its limit is not killed for it, nor are hooks and a pause
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Engine:
             return Outcome.STOPPED
         finally:
             world.remember_fact, world.report = None, report
-            self._allow(_MARGIN * 10)
+            self._allow(_MARGIN)
 
     # where to go on
 
@@ -138,6 +138,7 @@ class Engine:
 
     def _attempt(self, name: str, number: int) -> Outcome | None:
         step, started = self.steps[name], self.world.machine.monotonic()
+        self._allow(self.task.rule(name).timeout + _MARGIN)
         self._save(replace(self._txn, tries={**self._txn.tries, name: number}))  # durable before the effect
         self._event(name, "started", f"try {number} of {self.task.rule(name).max_tries}")
         try:
@@ -169,9 +170,7 @@ class Engine:
             return "nothing to do"
         self._before(name)
         self.world.report.status(step.summary)
-        timeout = self.task.rule(name).timeout
-        _guard(self.world).deadline = self.world.machine.monotonic() + timeout
-        self._allow(timeout + _MARGIN)
+        _guard(self.world).deadline = self.world.machine.monotonic() + self.task.rule(name).timeout
         with self.world.machine.inhibit(f"{self._txn.task}: {step.summary}"):
             step.apply(self.world)
         if not step.done(self.world):

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from k8r_agent import __version__
 from k8r_agent.engine import Engine, Outcome
-from k8r_agent.errors import K8rError, NoState, StateError, TaskFileError, UsageError
+from k8r_agent.errors import K8rError, NoState, StateError, UsageError
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.task import Task
 from k8r_agent.model.txn import Event, Request, Transaction, TxnState
@@ -142,7 +142,14 @@ class Runner:
     def _duty(self, last: Transaction | None) -> Outcome | None:
         duty = duties.decide(self.world, last)
         self.world.report.status(duty.why or "idle")
-        self._settle_counters()
+        try:
+            self._settle_counters()
+            return self._do(duty)
+        except K8rError as error:  # nobody asked for it, so nobody waits for an answer but the log
+            self._note("", duty.task, f"{duty.why}, but {error}", kind="failed")
+            return None
+
+    def _do(self, duty: Duty) -> Outcome | None:
         if duty.action is Action.DISARM:
             self.world.boot.disarm()
             self._note("", "", f"{duty.why}: disarmed")
@@ -156,11 +163,7 @@ class Runner:
     def _start(self, duty: Duty) -> Outcome | None:
         now = self.world.machine.now()
         request = Request(id=new_id(now), task=duty.task, args=duty.args, requested_by="the node itself", time=now)
-        try:
-            task = self._tasks.load(duty.task)
-        except TaskFileError as error:
-            self._note("", duty.task, f"{duty.why}, but {error}", kind="failed")
-            return None
+        task = self._tasks.load(duty.task)
         if duty.task not in _VOLATILE_TASKS:
             duties.count_automatic(self.world.files, self.world.slots.status(Slot.IMAGE).digest)
         txn = self._begin(request, task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # names for the reader and mypy; `status` imports this module and none of those
@@ -64,6 +64,7 @@ class World:
     txn: Transaction | None = None
     remember_fact: Remember | None = None
     settle: Callable[[], None] = lambda: None
+    seen: dict[str, str] = field(default_factory=dict)  # what was compared already, by this process
     mistakes: tuple[ConfigError, ...] = ()
 
     def arg(self, name: str, default: str = "") -> str:
