@@ -13,12 +13,14 @@ import fcntl
 import mmap
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 from k8r_agent.errors import DiskError, SlotBusy
 
-DIRTY = 8 << 20  # bytes handed to the device before the previous lot must have reached it: at most twice this is dirty
+DIRTY = 16 << 20  # bytes at most that were written but have not reached the device
+_LOT = 2 << 20  # bytes that are handed to the device at a time
 _DIRECT_PIECE = 1 << 20
 _ALIGN = 4096  # of offsets and lengths of direct reads; a multiple of every logical sector in use
 _BLKFLSBUF = 0x1261  # linux/fs.h: write out and forget what the page cache has of the device
@@ -34,7 +36,7 @@ class Device:
         self._size = os.lseek(fd, 0, os.SEEK_END)  # of a block device the same as BLKGETSIZE64
         self._direct: _Direct | None = None
         self._dirty = _Range()
-        self._leaving = _Range()
+        self._leaving: deque[_Range] = deque()
 
     @property
     def size(self) -> int:
@@ -63,13 +65,14 @@ class Device:
                 done = os.pwrite(self._fd, view, at)
                 view, at = view[done:], at + done
             self._dirty.add(offset, len(data))
-            if self._dirty.bytes >= self._limit:
+            if self._dirty.bytes >= _LOT:
                 self._push()
 
     def flush(self) -> None:
         with self._errors("flush", 0):
             os.fsync(self._fd)
-        self._dirty, self._leaving = _Range(), _Range()
+        self._dirty = _Range()
+        self._leaving.clear()
         self._forget()
 
     def drop_cache(self) -> None:
@@ -86,11 +89,13 @@ class Device:
             self._direct = None
 
     def _push(self) -> None:
-        """Start writing out this lot, wait for the one before: the device is never idle and never far behind."""
+        """Start writing out this lot; wait for the oldest when too much is under way. The device is never idle and
+        never far behind."""
         _sync_range(self._fd, self._dirty, _SYNC_WRITE)
-        if self._leaving.bytes:
-            _sync_range(self._fd, self._leaving, _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER)
-        self._dirty, self._leaving = _Range(), self._dirty
+        self._leaving.append(self._dirty)
+        self._dirty = _Range()
+        while sum(lot.bytes for lot in self._leaving) > self._limit:
+            _sync_range(self._fd, self._leaving.popleft(), _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER)
 
     def _forget(self) -> None:
         if self._block:
