@@ -18,7 +18,9 @@ from k8r_agent.build.progress import Progress
 from k8r_agent.build.seeds import derive
 from k8r_agent.effects.commands import FullCommands
 from k8r_agent.errors import BuildError, UsageError
+from k8r_agent.image import index as indexes
 from k8r_agent.image import manifest as manifests
+from k8r_agent.image import signature
 from k8r_agent.image.bundle import Bundles, OpenBundle
 from k8r_agent.image.places import place
 from k8r_agent.model.bundle import Artifact, Manifest
@@ -85,7 +87,8 @@ def opened(options: DiskOptions, commands: FullCommands, progress: Progress) -> 
         raw = found.small(manifests.NAME, manifests.MAX_MANIFEST)
         if raw is None:
             raise BuildError(f"{options.bundle} is not a bundle", why=f"it has no {manifests.NAME}")
-        yield OpenBundle(options.bundle, found, manifests.read(raw), signer="", raw=(raw, b""))
+        signed = found.small(manifests.SIGNATURE, signature.MAX_SIGNATURE) or b""
+        yield OpenBundle(options.bundle, found, manifests.read(raw), signer="", raw=(raw, signed))
 
 
 def plan(options: DiskOptions, *, commands: FullCommands, progress: Progress) -> Layout:
@@ -130,8 +133,16 @@ def _fill(disk: Path, bundle: OpenBundle, wanted: Layout, options: DiskOptions, 
                    for program in loaders.programs(options.loader))
     files = loaderfiles.initial_files(options.loader, bundle.boot_assets(), efi=efi, guard=guard[0] if guard else None)
     epoch = calendar.timegm(time.strptime(bundle.manifest.created, "%Y-%m-%dT%H:%M:%SZ"))
-    fat.make(disk, offset=wanted.boot_start, size=wanted.boot_size, files={**files, nodeconfig.NAME: config},
-             seed=seed, epoch=epoch, stage=stage / "files", commands=commands)
+    files = {**files, **flashed_files(bundle), nodeconfig.NAME: config}
+    fat.make(disk, offset=wanted.boot_start, size=wanted.boot_size, files=files, seed=seed, epoch=epoch,
+             stage=stage / "files", commands=commands)
+
+
+def flashed_files(bundle: OpenBundle) -> dict[str, bytes]:
+    """What the first boot checks the flashed image slot by (steps/image_slot.py)."""
+    found = {manifests.NAME: bundle.raw_manifest, manifests.SIGNATURE: bundle.raw_signature,
+             indexes.NAME: bundle.raw_index()}
+    return {f"k8r/bundle/{name}": data for name, data in found.items() if data}
 
 
 def _image(manifest: Manifest) -> Artifact:
