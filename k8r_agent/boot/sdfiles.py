@@ -91,6 +91,7 @@ def full(tries: int, generation: int) -> EntryName:
 
 
 def generation(name: EntryName, tries: int) -> int:
+    """A one-shot of an entry without tries left goes on counting (+0-3 → +0-4): by then any generation will do."""
     return 1 if (name.left or 0) + name.done > tries else 0
 
 

@@ -143,9 +143,9 @@ class SystemdBootFirmware(_Machine):
 
     def _count(self, name: str) -> None:
         counter = self._counter(name)
-        if not counter or counter[0] == 0:
+        if not counter:
             return
-        new = re.sub(r"\+.*", f"+{counter[0] - 1}-{counter[1] + 1}.conf", name)
+        new = re.sub(r"\+.*", f"+{max(0, counter[0] - 1)}-{counter[1] + 1}.conf", name)  # also where none is left
         assert f"loader/entries/{new}" not in self.files.medium, f"the loader cannot rename {name} to {new}"
         self.files.medium[f"loader/entries/{new}"] = self.files.medium.pop(f"loader/entries/{name}")
         self.files.live = dict(self.files.medium)
