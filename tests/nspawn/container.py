@@ -1,7 +1,8 @@
 """A golden image under systemd-nspawn: its own systemd, D-Bus, logind and sshd, but the kernel of this machine.
 
 The tree is never changed (an overlay in RAM lies over it); what a boot observes it leaves in a directory as JSON.
-K8R_TREE names a directory to use instead of the image slot of build/release-1.
+K8R_TREE names a directory to use instead of the image slot of build/release-1. One at a time: two that do not
+register share a control group, and their systemds get in each other's way.
 """
 
 from __future__ import annotations
@@ -75,25 +76,31 @@ class Container:
 
     def boot(self, *looks: str, timeout: float = 100) -> dict[str, Any]:
         """Boot, run the named looks of inside.py, power off; returns what they saw."""
-        files = self._prepare(looks)
-        command = ["systemd-nspawn", "-q", "-b", "--register=no", "--keep-unit", "--private-network",
-                   "--volatile=overlay", "--console=pipe", "-D", str(self.tree), *files,
-                   *[f"--bind-ro={bind}" for bind in self.binds], "systemd.unit=multi-user.target",
-                   "systemd.wants=k8r-test.service", "systemd.wants=k8r-test-link.service"]
         started = time.monotonic()
-        with (self.base / "console").open("wb") as console:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
-            try:
-                process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)
-                process.wait(20)
-                raise AssertionError((self.base / "console").read_text(errors="replace")[-3000:]) from None
+        process = self.start("systemd.unit=multi-user.target", "systemd.wants=k8r-test.service",
+                             "systemd.wants=k8r-test-link.service", looks=looks)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+            raise AssertionError(self._console()) from None
         self.seconds = time.monotonic() - started
         out = self.base / "shared/out.json"
-        assert out.exists(), (self.base / "console").read_text(errors="replace")[-3000:]
+        assert out.exists(), self._console()
         seen: dict[str, Any] = json.loads(out.read_text())
         return seen
+
+    def start(self, *cmdline: str, looks: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """What the kernel command line would say goes to systemd as arguments."""
+        command = ["systemd-nspawn", "-q", "-b", "--register=no", "--keep-unit", "--private-network",
+                   "--volatile=overlay", "--console=pipe", "-D", str(self.tree), *self._prepare(looks),
+                   *[f"--bind-ro={bind}" for bind in self.binds], *cmdline]
+        with (self.base / "console").open("wb") as console:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+
+    def _console(self) -> str:
+        return (self.base / "console").read_text(errors="replace")[-3000:]
 
     def _prepare(self, looks: tuple[str, ...]) -> list[str]:
         release = os.uname().release
