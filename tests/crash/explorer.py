@@ -30,8 +30,8 @@ _FORGOTTEN = ("events", "quarantine")
 
 @dataclass
 class Figures:
-    """What was explored. `states` counts distinct ones, `runs` those that were run, `points` the crash points
-    passed by the run without any crash."""
+    """What was explored. `points` are those that the run without any crash passes, `states` the distinct ones that
+    were found where all were gone into, `runs` all that were run to their end."""
 
     points: int = 0
     states: int = 0
@@ -45,26 +45,33 @@ class Figures:
 
 
 Judge = Callable[[FakeNode, int], str]
+Place = tuple[int, str]  # number of the point in its run, kind of crash
 
 
 @dataclass
 class Explorer:
     """`judge(node, crashes)` looks at a node at rest, says how it ended and raises AssertionError when that is wrong.
-    `sample` > 0: of the states of the last crash only so many per run, at random."""
+    `samples`: for each crash, how many of the new states that a run passes are gone into, on average and at random;
+    0: all of them. Its length is the number of crashes."""
 
     judge: Judge
-    depth: int
-    sample: int = 0
+    samples: tuple[float, ...]
     kills: bool = True
     figures: Figures = field(default_factory=Figures)
     seen: dict[object, int] = field(default_factory=dict)
 
     def explore(self, start: FakeNode) -> Figures:
-        self._explore(start, self.depth, ())
+        self._explore(start, len(self.samples), ())
         return self.figures
 
     def _explore(self, node: FakeNode, left: int, path: tuple[str, ...]) -> None:
-        run = _Run(self, left, path)
+        sample = self.samples[-left] if left else 0.0
+        chosen: frozenset[Place] | None = None
+        if sample:  # a rehearsal finds the places, so that only the chosen states are copied
+            rehearsal = _Run(self, path, places=[])
+            rehearsal.go(copy.deepcopy(node))
+            chosen = self._chosen(rehearsal.places, sample)
+        run = _Run(self, path, left=left, chosen=chosen)
         self.figures.runs += 1
         try:
             how = run.go(node)
@@ -73,11 +80,13 @@ class Explorer:
         self.figures.ended[how] = self.figures.ended.get(how, 0) + 1
         if not path:
             self.figures.points = run.points
-        found = run.found
-        if self.sample and left == 1 and len(found) > self.sample:
-            found = random.Random(len(self.seen)).sample(found, self.sample)
-        for name, crashed in found:
+        for name, crashed in run.found:
             self._explore(crashed, left - 1, (*path, name))
+
+    def _chosen(self, places: list[Place], sample: float) -> frozenset[Place]:
+        dice = random.Random(self.figures.runs)
+        number = int(sample) + (dice.random() < sample % 1)
+        return frozenset(dice.sample(places, min(number, len(places))))
 
     def is_new(self, state: object, left: int) -> bool:
         """Not met before with as many crashes left."""
@@ -91,8 +100,12 @@ class Explorer:
 
 
 class _Run:
-    def __init__(self, explorer: Explorer, left: int, path: tuple[str, ...]) -> None:
+    """`places` collects where it could crash. `chosen`: where states are taken (None: wherever a new one is met)."""
+
+    def __init__(self, explorer: Explorer, path: tuple[str, ...], *, left: int = 0,
+                 places: list[Place] | None = None, chosen: frozenset[Place] | None = None) -> None:
         self._explorer, self._left, self._path = explorer, left, path
+        self.places, self._rehearsal, self._chosen = places or [], places is not None, chosen
         self.found: list[tuple[str, FakeNode]] = []
         self.points = 0
         self._primary: Slot | None = None
@@ -104,7 +117,7 @@ class _Run:
         for _ in range(SESSIONS):
             if node.running is None:
                 node.power_on()
-                self._explorer.figures.boots += 1
+                self._explorer.figures.boots += not self._rehearsal
             outcome = node.session()
             if outcome is Outcome.REBOOTING:
                 node.shut_down()
@@ -120,10 +133,18 @@ class _Run:
     def _watch(self, node: FakeNode, name: str) -> None:
         self.points += 1
         self._invariants(node, name)
-        if self._left:
-            for kind, crash in _crashes(node, kills=self._explorer.kills):
-                if self._explorer.is_new(crash_key(node, kind), self._left - 1):
-                    self.found.append((f"{name}[{kind}]", self._crashed(node, crash)))
+        if not self._left and not self._rehearsal:
+            return
+        for kind, crash in _crashes(node, kills=self._explorer.kills):
+            if self._rehearsal:
+                self.places.append((self.points, kind))
+            elif self._wanted(node, kind):
+                self.found.append((f"{name}[{kind}]", self._crashed(node, crash)))
+
+    def _wanted(self, node: FakeNode, kind: str) -> bool:
+        if self._chosen is not None:
+            return (self.points, kind) in self._chosen
+        return self._explorer.is_new(crash_key(node, kind), self._left - 1)
 
     def _crashed(self, node: FakeNode, crash: Callable[[FakeNode], None]) -> FakeNode:
         watch, node.watch = node.watch, None
