@@ -162,7 +162,9 @@ def test_a_disk_holds_what_the_firmware_and_the_node_look_for(made: Path, tmp_pa
     output("mcopy", "-s", "-i", str(fat_image), "::", str(tmp_path / "esp"))
     found = {str(path.relative_to(tmp_path / "esp")): path.read_bytes()
              for path in (tmp_path / "esp").rglob("*") if path.is_file()}
-    assert found == {**wanted, "k8r.toml": config.read_bytes()}
+    kept = {f"k8r/bundle/{name}": (made / "bundle" / name).read_bytes()
+            for name in ("manifest.toml", "manifest.toml.sig", "image.index.json")}
+    assert found == {**wanted, **kept, "k8r.toml": config.read_bytes()}
 
 
 def test_a_loader_that_the_image_does_not_carry_is_said(made: Path, tmp_path: Path) -> None:
