@@ -30,5 +30,8 @@ class BootBackend(Protocol):
         """Write beside the present ones, read back, then switch by one sector. Raises Refused when the boot
         partition is too small, before anything is written."""
 
+    def problems(self) -> tuple[str, ...]:
+        """What a person should know: an override of the decision, a lost or duplicate counter. () when all is well."""
+
     def assets(self, slot: Slot) -> BootAssets | None:
         """What the slot would boot now; None when incomplete."""

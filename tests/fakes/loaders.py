@@ -91,6 +91,9 @@ class PlainBackend:
         self.loader.tries = TRIES
         self.loader.point("boot:refill:after")
 
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         self.loader.point("boot:assets:before")
         self.loader.kept[slot] = assets

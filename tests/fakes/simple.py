@@ -100,6 +100,9 @@ class SimpleBoot:
     def refill_tries(self) -> None:
         self.now = replace(self.now, tries_left=3)
 
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         self.kept[slot] = assets
 
