@@ -18,6 +18,7 @@ from k8r_agent.errors import (
     Cancelled,
     ConfigError,
     DiskAmbiguous,
+    DiskTooSmall,
     K8rError,
     NoState,
     NothingToDo,
@@ -35,7 +36,7 @@ from k8r_agent.store.events import EventLog
 from k8r_agent.store.hooks import Hooks
 from k8r_agent.store.journal import Journal
 
-PERMANENT = (Refused, Protected, DiskAmbiguous, ConfigError, BundleError, NoState, UsageError)
+PERMANENT = (Refused, Protected, DiskAmbiguous, DiskTooSmall, ConfigError, BundleError, NoState, UsageError)
 LAST_ERROR = "last-error"  # fact: what the latest failed attempt said, for the note that ends the transaction
 _PAUSE, _LONGEST_PAUSE = 2, 60  # seconds before a second attempt, doubled for each later one
 _POSITION_TRIES = 3

@@ -221,7 +221,7 @@ class NodeIdentity:
     def _apply_network(self) -> Iterator[str]:
         """A static address before, DHCP after whatever else configures the interface (file names are the order)."""
         network = self._settings.network
-        lines = ["[Match]", f"Name={network.interface}", "Kind=!veth", "", "[Network]"]
+        lines = ["[Match]", f"Name={network.interface}", "Kind=!*", "", "[Network]"]
         if network.address:
             name = "10-k8r.network"
             lines += [f"Address={network.address}"]
