@@ -59,7 +59,7 @@ def test_a_mistake_in_the_configuration_is_met_before_the_disk_is_divided_for_go
     w = world(disks)
     w.mistakes = (ConfigError("image_sizes is no key of [disk]", where="k8r.toml:7"),)
     before = disks.own()
-    with pytest.raises(ConfigError, match="k8r.toml:7"):
+    with pytest.raises(ConfigError, match=r"k8r\.toml:7"):
         PartitionDisk().apply(w)
     assert disks.own() == before
 
