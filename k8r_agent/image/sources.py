@@ -119,17 +119,18 @@ class StreamImage:
 
     def _pieces(self) -> Iterator[bytes]:
         """Regrouped to chunks."""
-        waiting: list[bytes] = []
-        size = 0
+        buffer, have = bytearray(self._step), 0  # one for all: growing ones would scatter the heap
         for piece in unpack(self._read, self._artifact.compression, name=self._artifact.file):
-            waiting.append(piece)
-            size += len(piece)
-            while size >= self._step:
-                joined = b"".join(waiting)
-                yield joined[:self._step] if size > self._step else joined
-                waiting, size = ([joined[self._step:]], size - self._step) if size > self._step else ([], 0)
-        if size:
-            yield b"".join(waiting)
+            at = 0
+            while at < len(piece):
+                taken = min(len(piece) - at, self._step - have)
+                buffer[have:have + taken] = piece[at:at + taken]
+                at, have = at + taken, have + taken
+                if have == self._step:
+                    yield bytes(buffer)
+                    have = 0
+        if have:
+            yield bytes(buffer[:have])
 
     def _read(self) -> bytes:
         length = min(INPUT, self._reader.size - self._at)
