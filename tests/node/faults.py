@@ -62,7 +62,8 @@ def bundle_with(lab: Lab, name: str, release: int, *, cmdline: str) -> Path:
     (boot / "cmdline").write_text(cmdline + "\n")
     (boot / "release").write_text(f"{release}\n")
     tool("bundle", f"--image={lab.build / 'release-2' / 'image.img'}", f"--boot={boot}", f"--release={release}",
-         f"--version=2026.11.{release}", "--level=1", f"--sign-key={signing_key(lab.build)}", f"--out={made}")
+         f"--version=2026.11.{release}", "--level=1", "--epoch=1790000000", f"--sign-key={signing_key(lab.build)}",
+         f"--out={made}")
     return made
 
 

@@ -46,7 +46,7 @@ class TestImageThatDoesNotBoot:
 class TestWorkingSlotThatDies:
     def test_image_slot_takes_over(self, told: Seen) -> None:
         assert told.statuses["rescued"]["current"] == "image"
-        assert told.texts["console"].count("Kernel panic") + told.texts["console"].count("Rebooting") >= 2
+        assert told.texts["console"].count("Linux version") >= 4  # three tries, then the image slot
 
     def test_it_says_what_to_do(self, told: Seen) -> None:
         assert "reinstall" in told.texts["status"]
