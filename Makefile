@@ -67,7 +67,7 @@ lint: venv ## ruff, mypy --strict, shellcheck and the house rules
 	$(PYTEST) -q tests/test_floors.py tests/test_linters.py
 
 bench: venv images ## figures: memory, throughput, start-up
-	$(SUDO) $(PYTHON) -m tests.bench
+	$(SUDO) $(PYTHON) -m tests.bench.write --bundle $(BUILD)/release-1/bundle --work $(BUILD)/bench
 
 clean: ## remove what was built (keeps the package caches)
 	$(SUDO) rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="DIR|URL",
                         help="the bundle; without it, update.source of the configuration")
+    parser.add_argument("--force", action="store_true",
+                        help="write the release again although the image slot holds it already")
     parser.add_argument("--if-auto", action="store_true",
                         help="do nothing unless update.auto is set (the timer calls it so)")
     add_run_options(parser)
@@ -32,7 +34,8 @@ def run(args: Namespace, console: Console, node: Node) -> int:
         console.result({"nothing_to_do": "update.auto is not set"})
         return Exit.NOTHING_TO_DO if args.exit_77 else Exit.OK
     source = resolve(args.source, settings.update.source)
-    code = submit("update", {"source": source}, args, console, node)
+    wanted = {"source": source, **({"force": "yes"} if args.force else {})}
+    code = submit("update", wanted, args, console, node)
     if code == Exit.OK and not (args.dry_run or args.no_wait or args.json):
         from k8r_agent.cli import report
 

@@ -113,6 +113,11 @@ def test_the_configured_source(prompt: Prompt) -> None:
     assert prompt.node.queue.pending()[0].args == {"source": "https://images.example.org/k8r/"}
 
 
+def test_force_is_passed_on(prompt: Prompt) -> None:
+    assert update(prompt, "--force", "--no-wait") == Exit.OK
+    assert prompt.node.queue.pending()[0].args["force"] == "yes"
+
+
 def test_if_auto(prompt: Prompt) -> None:
     assert update(prompt, "--if-auto", "--no-wait") == Exit.OK
     assert update(prompt, "--if-auto", "--no-wait", "--exit-77") == Exit.NOTHING_TO_DO
