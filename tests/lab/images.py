@@ -54,6 +54,7 @@ def make(build: Path) -> None:
         build_release(build, release)
     for release, loader, table in DISKS:
         tool("disk", f"--bundle={bundle_of(build, release)}", f"--loader={loader}", f"--table={table}",
+             f"--signers={signing_key(build)}.allowed_signers",
              f"--out={disk_of(build, release, loader, table)}")
 
 
