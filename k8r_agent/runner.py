@@ -183,15 +183,21 @@ class Runner:
                 return self._turn()
             self._sleep(min(5.0, self._grace - waited))
             waited += 5.0
-        duties.count_return(self.world.files)
-        self.world.boot.disarm()
+        state = self.world.boot.state()
+        if state.primary is Slot.WORKING and state.tries_left == 0:
+            duties.count_chance(self.world.files)
+            self.world.boot.try_once(Slot.WORKING)  # the loader does not go there by itself any more
+        else:
+            duties.count_return(self.world.files)
+            self.world.boot.disarm()
         self.world.machine.reboot()
         return Outcome.REBOOTING
 
     def _settle_counters(self) -> None:
         state = self.world.boot.state()
+        full = state.tries_left is None or state.tries_left >= self.world.settings.boot.tries
         if state.current is state.primary:
-            duties.primary_runs(self.world.files)
+            duties.primary_runs(self.world.files, complete=full and state.current is Slot.WORKING)
 
     def _note(self, txn: str, task: str, message: str, *, kind: str = "note") -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k8r_agent.errors import DiskAmbiguous, K8rError, StateError
@@ -22,6 +22,7 @@ from k8r_agent.store import jsonfile
 NAME = "duties.json"
 FORMAT = 1
 RETURNS = 3  # reboots to the primary in a row, without having seen it run
+LAST_CHANCES = 1  # boots of a working slot without tries: three power cuts in a row are no fault of its own
 AUTOMATIC = 2  # reinstalls without an operator's word, for one content of the image slot
 
 
@@ -45,9 +46,11 @@ class Duty:
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
-    """`automatic` maps a digest of the image slot to the reinstalls started by the node itself."""
+    """`chances`: boots given to a working slot without tries. `automatic` maps a digest of the image slot to the
+    reinstalls started by the node itself."""
 
     returns: int = 0
+    chances: int = 0
     automatic: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -92,6 +95,8 @@ def _working_dead(world: World, last: Transaction | None) -> Duty:
     image = world.slots.status(Slot.IMAGE)
     offer = Duty(why=why, hint="`k8r-agent reinstall` rewrites it from the image slot; `k8r-agent reboot --slot "
                  "working` tries it once more")
+    if counters(world.files).chances < LAST_CHANCES and world.boot.assets(Slot.WORKING) is not None:
+        return Duty(action=Action.RETURN, why=f"{why}; it gets one more chance", hint=offer.hint)
     if world.settings.boot.when_working_dead != "reinstall":
         return offer
     if image.state is not SlotState.OK:
@@ -131,36 +136,43 @@ def counters(files: StateFiles) -> Counters:
     try:
         record = jsonfile.load(files, NAME, format_now=FORMAT) or {}
         automatic = record.get("automatic", {})
-        return Counters(returns=int(record.get("returns", 0)),
+        return Counters(returns=int(record.get("returns", 0)), chances=int(record.get("chances", 0)),
                         automatic={str(k): int(v) for k, v in automatic.items()})
     except (StateError, ValueError, TypeError, AttributeError):
-        return Counters(returns=RETURNS)
+        return Counters(returns=RETURNS, chances=LAST_CHANCES)
 
 
 def save(files: StateFiles, value: Counters) -> None:
-    record: dict[str, Any] = {"format": FORMAT, "returns": value.returns, "automatic": dict(value.automatic)}
+    record: dict[str, Any] = {"format": FORMAT, "returns": value.returns, "chances": value.chances,
+                              "automatic": dict(value.automatic)}
     files.write(NAME, jsonfile.encode(record))
 
 
 def count_return(files: StateFiles) -> None:
     """Durable before the reboot that it counts."""
     now = counters(files)
-    save(files, Counters(returns=now.returns + 1, automatic=now.automatic))
+    save(files, replace(now, returns=now.returns + 1))
 
 
-def primary_runs(files: StateFiles) -> None:
+def count_chance(files: StateFiles) -> None:
     now = counters(files)
-    if now.returns:
-        save(files, Counters(automatic=now.automatic))
+    save(files, replace(now, chances=now.chances + 1))
+
+
+def primary_runs(files: StateFiles, *, complete: bool) -> None:
+    """`complete`: its boot got to the end; before that it may still die of what it died of."""
+    now = counters(files)
+    after = replace(now, returns=0, chances=0 if complete else now.chances)
+    if after != now:
+        save(files, after)
 
 
 def count_automatic(files: StateFiles, digest: str) -> None:
     now = counters(files)
-    save(files, Counters(returns=now.returns, automatic={digest: now.automatic.get(digest, 0) + 1}))
+    save(files, replace(now, automatic={digest: now.automatic.get(digest, 0) + 1}))
 
 
 def operator_spoke(files: StateFiles) -> None:
     """A request by hand gives the node its automatic attempts back."""
-    now = counters(files)
-    if now.automatic or now.returns:
+    if counters(files) != Counters():
         save(files, Counters())

@@ -52,6 +52,7 @@ class Preflight:
     def apply(self, world: World) -> None:
         for refusal in _refusals(world):
             raise refusal
+        world.boot.disarm()  # what was armed earlier, for whatever reason, would boot in the middle of this
         image = world.slots.status(Slot.IMAGE)
         world.remember("release", str(image.release))
         world.remember("version", image.version)

@@ -294,7 +294,11 @@ def test_a_failed_new_system_is_left_for_the_image_slot_which_stays(bench: Bench
 
 def test_a_dead_working_slot_is_offered_a_reinstall(bench: Bench) -> None:
     bench.at(current=IMAGE, primary=WORKING, tries=0).slot(IMAGE)
-    assert bench.run() is None and bench.machine.reboots == 0
+    assert bench.run() is Outcome.REBOOTING and bench.boot.now.armed is WORKING and bench.slept == 300
+    bench.at(current=WORKING, primary=WORKING, tries=0)  # up, but this boot never completed
+    assert bench.run() is None
+    bench.at(current=IMAGE, primary=WORKING, tries=0)
+    assert bench.run() is None and bench.machine.reboots == 1
     duty = duties.decide(bench.world, None)
     assert "used up its boot tries" in duty.why and "k8r-agent reinstall" in duty.hint
 
@@ -303,13 +307,15 @@ def test_a_dead_working_slot_is_reinstalled_when_so_configured_but_not_for_ever(
     settings = Settings(boot=BootSettings(when_working_dead="reinstall"))
     bench = Bench(tmp_path, world=simple_world(settings=settings))
     bench.at(current=IMAGE, primary=WORKING, tries=0).slot(IMAGE, digest="ab")
+    assert bench.run() is Outcome.REBOOTING  # the last chance
+    bench.boot.disarm()
     assert bench.run() is Outcome.DONE  # both automatic ones: the toys leave the slots as they are
     assert bench.last.task == "reinstall" and bench.run() is None
     assert "did not last" in duties.decide(bench.world, bench.last).why
     bench.submit("update")  # the timer may ask for that: it gives nothing back
     assert bench.run() is Outcome.DONE and bench.last.task == "update"
     bench.submit("reinstall")
-    assert bench.run() is Outcome.DONE
+    assert bench.run() is Outcome.REBOOTING and bench.last.task == "reinstall"  # an operator gives all of it back
 
 
 def test_a_fresh_disk_is_set_up_by_itself(tmp_path: Path) -> None:
