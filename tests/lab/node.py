@@ -45,10 +45,13 @@ class Done:
 
 
 class Node:
-    """Off until start(). `disk` and the firmware variables survive stop() and cut()."""
+    """Off until start(). `disk` and the firmware variables survive stop() and cut().
+
+    One CPU: with two, the firmware's processors wait for each other in a loop, for a minute when the host is busy.
+    """
 
     def __init__(self, name: str, *, disk: Path, network: Network, key: Path, workdir: Path, memory: int = 1024,
-                 cpus: int = 2, more: Sequence[Drive] = (), log: Path | None = None, watchdog: bool = True,
+                 cpus: int = 1, more: Sequence[Drive] = (), log: Path | None = None, watchdog: bool = True,
                  echo: Callable[[str], None] | None = None) -> None:
         self.name, self.network, self.key, self.workdir = name, network, key, workdir
         self.index = next(_index)

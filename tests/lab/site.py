@@ -79,7 +79,7 @@ class Lab:
         disk.fat_write("k8r.toml", self.config(hostname=name, more=more))
         return disk.path
 
-    def node(self, name: str, disk: Path, *, more: Sequence[Drive] = (), memory: int = 1024, cpus: int = 2,
+    def node(self, name: str, disk: Path, *, more: Sequence[Drive] = (), memory: int = 1024, cpus: int = 1,
              log: Path | None = None) -> Node:
         echo = self._echo
         node = Node(name, disk=disk, network=self.network, key=self.key, workdir=self.workdir / name, memory=memory,

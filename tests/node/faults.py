@@ -108,7 +108,7 @@ def twins(lab: Lab, name: str) -> Seen:
     disk, stick = lab.flash(name, size=0), lab.flash(f"{name}.stick", size=0)
     seen.digests["stick before"] = DiskImage(stick).whole_digest()
     seen.digests["table before"] = json.dumps(str(DiskImage(disk).partitions()))
-    node = lab.node(name, disk, cpus=1, more=[Drive(image=stick, bus="usb")])
+    node = lab.node(name, disk, more=[Drive(image=stick, bus="usb")])
     node.start()
     node.wait_ssh(timeout=FIRST_BOOT)
     wait_up(node)
@@ -169,7 +169,7 @@ def kernel_update(lab: Lab, name: str, loader: str) -> Seen:
 def mbr(lab: Lab, name: str) -> Seen:
     """First boot of a disk with an MBR."""
     seen = Seen()
-    node = lab.node(name, lab.flash(name, table="dos"), cpus=1)
+    node = lab.node(name, lab.flash(name, table="dos"))
     node.start()
     seen.statuses["first"] = lab.agent(node).wait_idle("first-boot", timeout=FIRST_BOOT)
     seen.texts["table"], seen.texts["id"] = node.disk.table(), node.disk.id()

@@ -48,7 +48,7 @@ class Seen:
 
 def first_boot(lab: Lab, name: str, loader: str, seen: Seen | None = None) -> Node:
     """From a flashed disk to a working node that is switched off again."""
-    node = lab.node(name, lab.flash(name, loader=loader), cpus=1)
+    node = lab.node(name, lab.flash(name, loader=loader))
     node.start()
     status = lab.agent(node).wait_idle("first-boot", timeout=FIRST_BOOT)
     if seen:
@@ -64,10 +64,10 @@ def wait_complete(node: Node) -> None:
                     "boot confirmed", timeout=BOOT)
 
 
-def settled(lab: Lab, name: str, loader: str, *, cpus: int = 1) -> Node:
+def settled(lab: Lab, name: str, loader: str) -> Node:
     """A node with a past: release 1 on both slots, off. Made once for each loader."""
     snapshot = lab.kept(f"settled-{loader}", lambda: first_boot(lab, f"{name}.first", loader))
-    return lab.restore(snapshot, name, cpus=cpus)
+    return lab.restore(snapshot, name)
 
 
 def life(lab: Lab, name: str, loader: str) -> Seen:
