@@ -241,12 +241,12 @@ class Engine:
     # hooks
 
     def _before(self, name: str) -> None:
-        """Before the point of no return a hook may end the transaction; afterwards that would help nobody, so it
-        costs a try."""
+        """Up to the point of no return, which is not passed while its hook says no, a hook may end the transaction;
+        afterwards that would help nobody, so it costs a try."""
         try:
             self._hooks.run(self._txn.task, "before", name, self._hook_facts())
         except K8rError as error:
-            kind = StepFailed if self.past_return() else Refused
+            kind = StepFailed if self.past_return() and name != self.task.point_of_no_return else Refused
             raise kind(f"a hook before {name} said no", why=_sentence(error)) from error
 
     def _after(self, name: str) -> None:

@@ -64,6 +64,9 @@ def _read(kernel: Path, initrd: Path, slot: Slot, node: Node) -> BootAssets:
 
 def _from_bundle(node: Node) -> BootAssets:
     """Of exactly the release that the image slot holds."""
+    from k8r_agent.image.bootassets import assets_digest
+    from k8r_agent.steps.image_slot import kept_boot_digest
+
     status = node.slots.status(Slot.IMAGE)
     source = (node.slots.kept(status.release, "source") or b"").decode(errors="replace").strip()
     if not source:
@@ -73,4 +76,8 @@ def _from_bundle(node: Node) -> BootAssets:
         if bundle.manifest.release != status.release:
             raise Refused("the image slot's kernel is not replaced", why=f"{source} now holds release "
                           f"{bundle.manifest.release}, the slot release {status.release}", hint="k8r-agent update")
-        return bundle.boot_assets()
+        found, wanted = bundle.boot_assets(), kept_boot_digest(node.world, status.release)
+        if wanted and assets_digest(found) != wanted:
+            raise Refused("the image slot's kernel is not replaced", why=f"{source} holds another release "
+                          f"{status.release} than the slot", hint="k8r-agent update")
+        return found

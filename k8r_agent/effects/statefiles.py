@@ -13,7 +13,9 @@ from k8r_agent.errors import StateError
 
 ROOT = Path("/var/lib/k8r")
 VOLATILE = Path("/run/k8r/volatile")
-TMP = ".tmp"  # suffix of a file that is being written; never listed
+# Of a file that is being written: never listed. Hidden, because a leftover in queue/ must not start the runner again
+# and again: DirectoryNotEmpty= of systemd.path(5) sees every file but the hidden ones.
+HIDE, TMP = ".", ".tmp"
 
 _HINTS = {
     errno.ENOSPC: "free space on the state partition (kept manifests, old logs below /var/lib/k8r), then try again",
@@ -65,7 +67,7 @@ class StateDirectory:
 
     def write(self, name: str, data: bytes) -> None:
         with self._explained("write", name), self._parent(name, create=True) as (parent, leaf):
-            temporary = leaf + TMP
+            temporary = HIDE + leaf + TMP
             try:
                 with _opened(parent, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
                     _write_all(fd, data)

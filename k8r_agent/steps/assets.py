@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from k8r_agent.errors import BootError, Protected
+from k8r_agent.errors import BootError, BundleError, Protected
 from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.ports.step import World
+from k8r_agent.steps.check_bundle import manifest_digest
 
 
 class InstallImageAssets:
@@ -22,6 +23,9 @@ class InstallImageAssets:
         if world.boot.state().current is Slot.IMAGE:
             raise Protected("the image slot's boot assets are not replaced", why="the node runs from it")
         with world.bundles.open(world.recall("source")) as bundle:
+            if manifest_digest(bundle) != world.recall("manifest"):  # its server has another release by now
+                raise BundleError(f"{bundle.source} holds another bundle than the one that was written",
+                                  why=f"release {bundle.manifest.release} now", hint="run the update again")
             world.remember("image-assets", bundle.boot_digest())
             if not self.done(world):
                 install(world, Slot.IMAGE, bundle.boot_assets())

@@ -116,7 +116,8 @@ class SetPrimaryImage:
 
 class HoldImage:
     """After a failure past the point of no return: the slot that is known to run and that explains what happened
-    stays the primary. Nothing to do before that point, or where the new working slot runs and was chosen."""
+    stays the primary. Nothing to do before that point, where the new working slot runs and was chosen, or where the
+    old working slot is still whole: then the node goes back to it."""
 
     name = "hold-image"
     summary = "Stay in the image slot after a failure"
@@ -124,7 +125,13 @@ class HoldImage:
     def done(self, world: World) -> bool:
         state = world.boot.state()
         attempted = world.txn is not None and world.txn.tries.get(POINT_OF_NO_RETURN, 0) > 0
-        return not attempted or state.current is not Slot.IMAGE or state.primary is Slot.IMAGE
+        return not attempted or state.current is not Slot.IMAGE or state.primary is Slot.IMAGE or self._old(world)
+
+    @staticmethod
+    def _old(world: World) -> bool:
+        """Writing marks the slot with its transaction before the first byte."""
+        status = world.slots.status(Slot.WORKING)
+        return status.state is SlotState.OK and world.txn is not None and status.txn != world.txn.id
 
     def apply(self, world: World) -> None:
         world.boot.set_primary(Slot.IMAGE)

@@ -22,7 +22,8 @@ class Lock:
         """`holder` is what others are told, e.g. `update (pid 123)`. Raises Busy naming the present holder."""
         try:
             self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.fchmod(fd, 0o600)  # whoever may open it, if only to read, may hold it for ever
         except OSError as error:
             raise StateError(f"cannot open {self._path}", why=error.strerror or str(error)) from error
         try:

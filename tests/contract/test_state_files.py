@@ -141,7 +141,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     root.mkdir()
     (root / "link").symlink_to(outside)
     (root / "dir").symlink_to(tmp_path)
-    (root / "new.tmp").symlink_to(outside)
+    (root / ".new.tmp").symlink_to(outside)
     files = StateDirectory(root, mounted=lambda path: True)
     with pytest.raises(StateError):
         files.read("link")
@@ -181,6 +181,21 @@ def small_mount(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 @pytest.mark.loop
+@pytest.mark.parametrize("instant", ["os.fsync", "os.replace"])
+def test_a_write_that_is_killed_leaves_nothing_that_the_path_unit_sees(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+    files = StateDirectory(tmp_path, mounted=lambda path: True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(instant, killed)
+        files.write("queue/request.json", b"x")
+    assert [p for p in os.listdir(tmp_path / "queue") if not p.startswith(".")] == []
+    assert files.names("queue") == ()
+    files.write("queue/request.json", b"x")
+    assert os.listdir(tmp_path / "queue") == ["request.json"]
+
+
 def test_full_and_read_only(small_mount: Path) -> None:
     files = StateDirectory(small_mount)
     assert files.persistent()
@@ -194,7 +209,7 @@ def test_full_and_read_only(small_mount: Path) -> None:
         files.append("events.jsonl", big)
     assert files.read("transaction.json") == b"old"
     assert files.read("events.jsonl") == b"1\n"
-    assert not (small_mount / "transaction.json.tmp").exists()
+    assert not (small_mount / ".transaction.json.tmp").exists()
     files.write("transaction.json", b"new")  # the failed one left no space behind
     subprocess.run(["mount", "-o", "remount,ro", str(small_mount)], check=True)
     with pytest.raises(StateError, match="Read-only") as failure:

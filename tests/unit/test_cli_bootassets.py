@@ -99,6 +99,9 @@ def test_image_from_its_own_bundle_only(prompt: Prompt) -> None:
     slots.keep(2, {"source": b"/srv/2"})
     assert prompt.run("slot", "install-assets", "image") == Exit.OK
     assert prompt.world.boot.assets(Slot.IMAGE) == NEW
+    slots.keep(2, {"boot.json": b'{"digest": "of another kernel"}'})
+    assert prompt.run("slot", "install-assets", "image") == Exit.FAILED
+    assert "another release 2" in prompt.err
     slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.OK, release=1))
     slots.keep(1, {"source": b"/srv/2"})
     assert prompt.run("slot", "install-assets", "image") == Exit.FAILED

@@ -111,6 +111,10 @@ def test_after_a_failure_the_image_slot_is_held_only_past_the_point_of_no_return
     assert world.txn
     world.txn = replace(world.txn, tries={"set-primary-image": 1})
     assert not step.done(world)
+    world.slots.set_status(WORKING, SlotStatus(state=SlotState.OK, txn="t0"))
+    assert step.done(world), "the old system is whole: a hook before that point said no"
+    world.slots.set_status(WORKING, SlotStatus(state=SlotState.PENDING, txn="t0"))
+    assert not step.done(world)
     step.apply(world)
     assert world.boot.state().primary is IMAGE
 

@@ -141,6 +141,13 @@ def test_after_the_point_of_no_return_a_hook_before_costs_a_try() -> None:
     assert bench.journal.tries["b"] == 5
 
 
+def test_a_hook_before_the_point_of_no_return_still_ends_it() -> None:
+    bench = Bench({"a": None, "p": None, "b": None}, point="p", rules={"p": StepRule(max_tries=5)},
+                  hooks=FakeHooks({("before", "p"): CommandFailed("exit code 1")}))
+    assert bench.drive() is Outcome.FAILED
+    assert bench.steps["p"].applied == 0 and bench.journal.tries["p"] == 1
+
+
 def test_a_hook_after_only_warns() -> None:
     bench = Bench({"a": None}, hooks=FakeHooks({("after", "a"): CommandFailed("exit code 1")}))
     assert bench.drive() is Outcome.DONE

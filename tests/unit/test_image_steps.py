@@ -28,6 +28,7 @@ from k8r_agent.model.partitioning import plan
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction
 from k8r_agent.ports.step import World
+from k8r_agent.steps.assets import InstallImageAssets
 from k8r_agent.steps.check_bundle import CheckBundle, CheckPreviousBundle
 from k8r_agent.steps.finish_update import FinishUpdate
 from k8r_agent.steps.image_slot import FLASHED
@@ -200,6 +201,15 @@ def test_a_bundle_that_was_replaced_since_the_check_is_refused(node: Node) -> No
         WriteImage().apply(node.world)
     assert "another bundle" in str(caught.value)
     assert node.world.slots.status(Slot.IMAGE).state is SlotState.UNKNOWN
+
+
+def test_a_bundle_that_was_replaced_after_the_write_gives_no_kernel(node: Node) -> None:
+    node.run(CheckBundle(), WriteImage())
+    before = node.boot.assets(Slot.IMAGE)
+    node.bundles.add(fake_bundle(3))
+    with pytest.raises(BundleError, match="another bundle"):
+        InstallImageAssets().apply(node.world)
+    assert node.boot.assets(Slot.IMAGE) == before
 
 
 def test_a_damaged_image_leaves_the_slot_pending(node: Node) -> None:

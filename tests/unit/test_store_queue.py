@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,12 @@ def test_the_lock_names_its_holder(tmp_path: Path) -> None:
     with Lock(path).hold("next"):
         pass
     assert Lock(path).holder() == ""
+
+
+def test_only_its_owner_can_open_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch(mode=0o644)  # an older release made it so
+    with Lock(tmp_path / "lock").hold("x"):
+        assert stat.S_IMODE((tmp_path / "lock").stat().st_mode) == 0o600, "who can read a file can lock it"
 
 
 def test_a_lock_is_no_way_to_write_elsewhere(tmp_path: Path) -> None:
