@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 def run_capture(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("identity capture")
     node.world.identity.capture()
-    console.say("the node's identity is on the state partition")
-    console.result({"captured": True})
+    persistent = node.files.persistent()
+    console.say("the node's identity is on the state partition" if persistent else
+                "there is no state partition: the node's identity is kept in memory only, until it goes down")
+    console.result({"captured": True, "persistent": persistent})
     return Exit.OK
 
 

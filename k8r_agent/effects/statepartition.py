@@ -91,6 +91,8 @@ class NodeStatePartition:
             # The working slot is written after this: this node has had its state partition.
             raise NoState(f"the state partition {partition.device} and its marker are both gone",
                           why="neither a file system nor k8r/state on the boot partition is there", hint=_LOST)
+        with self._boot_files.writable():
+            pass  # raises when the boot partition is not mounted: then nobody knows whether it has a marker
         try:
             self._disks.make_filesystem(partition, label=self._label, uuid=uuid)
         except Protected:

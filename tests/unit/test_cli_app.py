@@ -10,7 +10,10 @@ from k8r_agent.cli.app import build, load
 from k8r_agent.cli.completion import leaves
 from k8r_agent.cli.verbs import VERBS
 from k8r_agent.errors import BootError, Exit
+from tests.fakes.identity import FakeIdentity
 from tests.fakes.prompt import Prompt
+from tests.fakes.simple import simple_world
+from tests.fakes.statefiles import FakeStateFiles
 
 
 @pytest.fixture
@@ -136,3 +139,12 @@ def test_without_root_it_says_so(tmp_path: Path, argv: tuple[str, ...]) -> None:
     assert prompt.run(*argv) == Exit.USAGE
     assert "needs root" in prompt.err
     assert "sudo k8r-agent" in prompt.err
+
+
+@pytest.mark.parametrize(("persistent", "says"), [(True, "on the state partition"), (False, "in memory only")])
+def test_an_identity_that_will_not_last_is_not_called_kept(tmp_path: Path, persistent: bool, says: str) -> None:
+    world = simple_world()
+    world.files = FakeStateFiles(on_partition=persistent)
+    world.identity = FakeIdentity(world.files)
+    prompt = Prompt(tmp_path, world=world)
+    assert prompt.run("identity", "capture") == Exit.OK and says in prompt.out

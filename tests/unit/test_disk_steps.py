@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from k8r_agent.config.settings import DiskSettings, Settings
-from k8r_agent.errors import ConfigError, StepFailed
-from k8r_agent.model.layout import WORKING
+from k8r_agent.errors import BootError, ConfigError, StepFailed
+from k8r_agent.model.layout import STATE, WORKING
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import World
 from k8r_agent.steps.grow_working import GrowWorking
@@ -17,6 +19,8 @@ from tests.fakes import ext4
 from tests.fakes.disks import FakeDisks
 from tests.fakes.flashed import MIB, flashed_gpt, flashed_mbr
 from tests.fakes.medium import Medium
+from tests.fakes.statefiles import FakeStateFiles
+from tests.fakes.statepartition import FakeStatePartition, MemoryBootFiles
 
 
 class Notes:
@@ -81,6 +85,27 @@ def test_a_broken_copy_of_the_table_is_mended(copy: str) -> None:
     assert not step.done(w) and disks.own().partitions == before.partitions
     step.apply(w)
     assert step.done(w) and disks.own() == before
+
+
+class NotMounted(MemoryBootFiles):
+    """An empty directory: it has no marker either."""
+
+    @contextlib.contextmanager
+    def writable(self) -> Iterator[None]:
+        raise BootError("the boot partition is not mounted")
+        yield
+
+
+def test_nothing_is_formatted_while_the_boot_partition_is_not_mounted() -> None:
+    disks = FakeDisks(flashed_gpt(32 * MIB))
+    PartitionDisk().apply(world(disks))
+    found = disks.own().partition(STATE)
+    assert found is not None
+    for boot_files, signature in ((NotMounted(), False), (MemoryBootFiles(), True)):
+        state = FakeStatePartition(disks, FakeStateFiles(), boot_files=boot_files)
+        with contextlib.nullcontext() if signature else pytest.raises(BootError, match="not mounted"):
+            state.initialise()
+        assert bool(disks.signature(found)) is signature
 
 
 def test_more_than_a_fake_can_be_read() -> None:
