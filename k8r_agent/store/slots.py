@@ -42,7 +42,10 @@ class SlotStore:
                 raise StateError(f"{name!r} cannot be kept", why="not a bare file name")
             self._files.write(f"manifests/{release}/{name}", data)
         record = self._record()
-        kept = [release, *(r for r in _kept(record) if r != release)][:KEPT_RELEASES]
+        # What the node runs is what it would go back to, however many releases passed through the image slot since.
+        before, runs = _kept(record), self.status(Slot.WORKING).release
+        order = (release, *(r for r in before if r == runs), *before)
+        kept = list(dict.fromkeys(order))[:KEPT_RELEASES]
         if kept != list(_kept(record)):
             self._write({**record, "kept": kept})
         for directory in self._files.names("manifests"):
