@@ -32,7 +32,6 @@ INITRAMFS_MODULES = (
     "ext4", "overlay", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "efivarfs", "loop",
     "virtio_pci", "virtio_blk", "virtio_scsi", "nvme", "ahci", "sd_mod", "usb_storage", "uas", "xhci_pci", "ehci_pci",
     "mmc_block", "sdhci_pci", "sdhci_acpi",
-    "softdog", "i6300esb", "iTCO_wdt",
 )
 # Work that makes no sense on a system that is replaced as a whole, or that would wake every node at one hour.
 _MASKED = ("systemd-firstboot.service", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer",

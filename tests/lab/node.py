@@ -86,7 +86,7 @@ class Node:
         return self
 
     def _argv(self, monitor: Path) -> list[str]:
-        argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35,hpet=off", *acceleration(),
+        argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35", *acceleration(),
                 "-smp", str(self.cpus), "-m", str(self.memory), "-display", "none", "-nodefaults",
                 *pflash(firmware().code, self.variables),
                 "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
