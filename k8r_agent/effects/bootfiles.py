@@ -45,6 +45,7 @@ class MountedBootFiles:
         try:
             fd = os.open(self._at(path), os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
+            self._assert_mounted()
             return None
         except OSError as error:
             raise _failed("read", path, error) from error
@@ -59,6 +60,7 @@ class MountedBootFiles:
         try:
             return tuple(sorted(os.listdir(self._at(directory))))
         except (FileNotFoundError, NotADirectoryError):
+            self._assert_mounted()
             return ()
         except OSError as error:
             raise _failed("read", directory, error) from error
@@ -69,6 +71,12 @@ class MountedBootFiles:
         except OSError as error:
             raise _failed("read", ".", error) from error
         return found.f_bavail * found.f_frsize
+
+    def _assert_mounted(self) -> None:
+        """A partition that is not there must not read as one whose files say nothing: that would be a decision."""
+        if self._remount and not os.path.ismount(self._root):
+            raise BootError(f"the boot partition is not mounted at {self._root}",
+                            hint="`journalctl -b -u boot-firmware.mount` says why")
 
     # writing
 

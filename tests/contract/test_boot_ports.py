@@ -93,8 +93,10 @@ def test_not_a_mount(tmp_path: Path) -> None:
     real = MountedBootFiles(tmp_path, lock=tmp_path / "lock")
     with pytest.raises(BootError, match="not mounted"), real.writable():
         pass
-    with pytest.raises(BootError, match="not mounted"), real.writable():
-        pass
+    with pytest.raises(BootError, match="not mounted"):
+        real.read("loader/loader.conf")
+    with pytest.raises(BootError, match="not mounted"):
+        real.names("loader/entries")
 
 
 def test_paths_stay_inside(tmp_path: Path) -> None:
