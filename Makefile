@@ -21,7 +21,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux \
             shellcheck
 
-.PHONY: help deps venv deb images image demo quick test lint bench clean
+.PHONY: help deps venv deb images image demo quick test nodes lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -61,7 +61,10 @@ quick: venv ## a developer's loop: unit, contract and reduced crash tests, linte
 	  tests/unit tests/contract tests/crash tests/http tests/test_floors.py tests/test_linters.py
 
 test: venv images ## the whole ladder, up to virtual nodes with real reboots
-	$(SUDO) $(PYTEST) --durations=15 tests
+	$(SUDO) $(PYTEST) --durations=15 -m "not long" tests
+
+nodes: images ## every story of the virtual nodes, also the long ones: cuts, dead slots, twins, kernel updates
+	$(SUDO) $(PYTEST) --durations=15 tests/node
 
 lint: venv ## ruff, mypy --strict, shellcheck and the house rules
 	$(PYTEST) -q tests/test_floors.py tests/test_linters.py

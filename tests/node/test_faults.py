@@ -14,6 +14,7 @@ def both_at(status: dict[str, Any], release: int) -> bool:
     return all(s["release"] == release and s["state"] == "ok" for s in status["slots"].values())
 
 
+@pytest.mark.long
 @pytest.mark.story(tell=faults.cuts, loader="systemd-boot")
 class TestCuts:
     def test_update_goes_on_after_a_power_cut(self, told: Seen) -> None:
@@ -30,6 +31,7 @@ class TestCuts:
             assert len(started) >= 2, (task, step)
 
 
+@pytest.mark.long
 @pytest.mark.story(tell=faults.image_that_does_not_boot, loader="systemd-boot")
 class TestImageThatDoesNotBoot:
     def test_node_is_back_in_its_old_system(self, told: Seen) -> None:
@@ -42,6 +44,7 @@ class TestImageThatDoesNotBoot:
         assert "image slot" in told.texts["status"]
 
 
+@pytest.mark.long
 @pytest.mark.story(tell=faults.working_slot_that_dies, loader="grub")
 class TestWorkingSlotThatDies:
     def test_image_slot_takes_over(self, told: Seen) -> None:
@@ -56,6 +59,7 @@ class TestWorkingSlotThatDies:
         assert both_at(told.statuses["reinstalled"], 1)
 
 
+@pytest.mark.long
 @pytest.mark.story(tell=faults.twins)
 class TestTwins:
     def test_nothing_is_written_to_either(self, told: Seen) -> None:
@@ -68,6 +72,7 @@ class TestTwins:
         assert "same IDs" in told.texts["fresh"]
 
 
+@pytest.mark.long
 @pytest.mark.story(tell=faults.stick)
 class TestStickWithTheSameLabels:
     def test_nothing_is_written_to_it(self, told: Seen) -> None:
@@ -77,6 +82,7 @@ class TestStickWithTheSameLabels:
         assert both_at(told.statuses["reinstalled"], 2)
 
 
+@pytest.mark.long
 @pytest.mark.story(tell=faults.kernel_update, loader="grub")
 class TestKernelUpdate:
     def test_new_initrd_boots(self, told: Seen) -> None:
@@ -88,6 +94,7 @@ class TestKernelUpdate:
         assert "k8r-lab-new-initrd" not in told.texts["console after"].rsplit("Linux version", 1)[-1]
 
 
+@pytest.mark.long
 @pytest.mark.story(tell=faults.mbr)
 class TestMbr:
     def test_first_boot(self, told: Seen) -> None:
