@@ -7,12 +7,10 @@ import itertools
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from tests.lab.accel import acceleration, firmware, pflash
 from tests.lab.disks import DiskImage
@@ -60,8 +58,7 @@ class Node:
         self.disk = DiskImage(disk)
         self.memory, self.cpus, self.watchdog, self.echo = memory, cpus, watchdog, echo
         self.drives = [Drive(image=disk, log=log), *more]
-        self.tap, self._leaving, self._power = "", False, threading.RLock()
-        self._monitor = workdir / "qmp.sock"
+        self.tap = ""
         self.qemu: subprocess.Popen[bytes] | None = None
         workdir.mkdir(parents=True, exist_ok=True)
         self.variables = workdir / "OVMF_VARS.fd"
@@ -73,43 +70,25 @@ class Node:
 
     def start(self) -> Node:
         assert self.qemu is None, f"{self.name} is on"
-        self.tap, self._leaving = self.network.tap(), False
-        stream = self._spawn()
-        self.serial = Serial(stream, self.console, echo=self.echo)
+        self.tap = self.network.tap()
+        monitor = self.workdir / "qmp.sock"
+        monitor.unlink(missing_ok=True)
+        with (self.workdir / "qemu.log").open("ab") as errors:
+            self.qemu = subprocess.Popen([*self.network.prefix(), *self._argv(monitor)], stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE, stderr=errors)
+        assert self.qemu.stdout is not None
+        self.serial = Serial(self.qemu.stdout, self.console, echo=self.echo)
         try:
-            self.qmp = Qmp(self._monitor)
+            self.qmp = Qmp(monitor)
         except OSError:
             self.cut()
             raise RuntimeError((self.workdir / "qemu.log").read_text()[-2000:]) from None
-        threading.Thread(target=self._restart, name=f"power {self.name}", daemon=True).start()
         return self
-
-    def _spawn(self) -> IO[bytes]:
-        self._monitor.unlink(missing_ok=True)
-        with (self.workdir / "qemu.log").open("ab") as errors:
-            self.qemu = subprocess.Popen([*self.network.prefix(), *self._argv(self._monitor)],
-                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
-        assert self.qemu.stdout is not None
-        return self.qemu.stdout
-
-    def _restart(self) -> None:
-        """QEMU ends when the guest resets, and a new one goes on: emulation that keeps what it translated before the
-        reset can take minutes to get through the firmware again."""
-        while (qemu := self.qemu) is not None:
-            qemu.wait()
-            with self._power:
-                if self._leaving or self.qemu is not qemu:
-                    return
-                self.serial.join()
-                if any("reboot: Power down" in text for _, text in self.serial.lines[-5:]):
-                    return
-                self.serial.attach(self._spawn())
-                self.qmp = Qmp(self._monitor)
 
     def _argv(self, monitor: Path) -> list[str]:
         argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35", *acceleration(),
                 "-smp", str(self.cpus), "-m", str(self.memory), "-display", "none", "-nodefaults",
-                "-no-reboot", *pflash(firmware().code, self.variables),
+                *pflash(firmware().code, self.variables),
                 "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
                 "-qmp", f"unix:{monitor},server=on,wait=off",
                 "-device", "virtio-rng-pci", "-device", "qemu-xhci,id=usb",
@@ -149,15 +128,12 @@ class Node:
 
     def cut(self) -> None:
         """Pull the plug."""
-        with self._power:
-            self._leaving = True
-            if self.qemu is not None:
-                self.qemu.send_signal(signal.SIGKILL)
-                self._off()
+        if self.qemu is not None:
+            self.qemu.send_signal(signal.SIGKILL)
+            self._off()
 
     def stop(self, *, timeout: float = 60.0) -> None:
         """Press the power button; pull the plug when that does not help."""
-        self._leaving = True
         if self.qemu is None:
             return
         with contextlib.suppress(Exception):
@@ -197,6 +173,8 @@ class Node:
             done = self.try_ssh("cat /proc/sys/kernel/random/boot_id", timeout=20, user=user)
             if done.code == 0:
                 return done.out.strip()
+            if self.qemu is not None and self.qemu.poll() is not None:
+                raise RuntimeError(f"{self.name}: QEMU ended with {self.qemu.returncode}")
             time.sleep(1)
         raise TimeoutError(f"{self.name}: no SSH within {timeout:g} s; last on the console:\n{self.tail()}")
 

@@ -26,17 +26,12 @@ class Serial:
     """Reads QEMU's standard output in a thread of its own until it ends."""
 
     def __init__(self, stream: IO[bytes], log: Path, *, echo: Callable[[str], None] | None = None) -> None:
-        self._log, self._echo = log, echo
+        self._stream, self._log, self._echo = stream, log, echo
         self._start = time.monotonic()
         self._changed = threading.Condition()
         self.lines: list[tuple[float, str]] = []
         self.milestones: list[tuple[float, str]] = []
-        self.attach(stream)
-
-    def attach(self, stream: IO[bytes]) -> None:
-        """Go on with the console of a QEMU that took over from the one before."""
-        self._stream = stream
-        self._thread = threading.Thread(target=self._read, name=f"serial {self._log.name}", daemon=True)
+        self._thread = threading.Thread(target=self._read, name=f"serial {log.name}", daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
