@@ -262,8 +262,7 @@ class Engine:
     # cancelling and ending
 
     def past_return(self) -> bool:
-        point = self.task.point_of_no_return
-        return bool(point) and self._txn.tries.get(point, 0) > 0
+        return not may_cancel(self._txn, self.task)
 
     def cancel_possible(self) -> bool:
         return self._journal.cancel_asked(self._txn.id) and not self.past_return()
