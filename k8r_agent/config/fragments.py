@@ -6,7 +6,7 @@ means that a typing error costs one statement, not the file: a node must still b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,11 @@ def _masked(file: Path) -> bool:
 
 
 def read(file: Path) -> Fragment:
+    return read_as(parse, file)
+
+
+def read_as(parse: Callable[[str, Path], Fragment], file: Path) -> Fragment:
+    """Never raises: what is wrong with the file is among the fragment's problems."""
     try:
         if file.stat().st_size > MAX_FILE:
             raise ConfigError(f"the file is larger than {MAX_FILE >> 10} KiB", where=str(file))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from k8r_agent.config.fragments import MAX_FILE, Entry, Fragment, decode
+from k8r_agent.config.fragments import Entry, Fragment, read_as
 from k8r_agent.errors import ConfigError
 
 IMAGE_FILES = ("image.img.xz", "boot.tar.xz")
@@ -21,14 +21,7 @@ _PIECE = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|([^\s'"#;&|<>()`$\\]+)""",
 
 
 def read(file: Path) -> Fragment:
-    try:
-        if file.stat().st_size > MAX_FILE:
-            raise ConfigError(f"the file is larger than {MAX_FILE >> 10} KiB", where=str(file))
-        return parse(decode(file.read_bytes(), where=str(file)), file)
-    except OSError as error:
-        return Fragment(path=file, problems=(ConfigError("cannot be read", where=str(file), why=str(error.strerror)),))
-    except ConfigError as error:
-        return Fragment(path=file, problems=(error,))
+    return read_as(parse, file)
 
 
 def parse(text: str, file: Path) -> Fragment:
