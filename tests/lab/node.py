@@ -108,14 +108,17 @@ class Node:
         source = file
         if drive.log:
             drive.log.touch()
-            argv += ["-blockdev", f"driver=file,node-name=log{number},filename={drive.log}",
+            argv += ["-blockdev", f"driver=file,node-name=log{number},filename={drive.log},cache.no-flush=on",
                      "-blockdev", f"driver=blklogwrites,node-name=logged{number},file={file},log=log{number}"]
             source = f"logged{number}"
         flush = "off" if drive.log else "on"
         argv += ["-blockdev", f"driver=raw,node-name={top},file={source},cache.no-flush={flush},discard=unmap"]
         if drive.bus == "usb":
             return [*argv, "-device", f"usb-storage,bus=usb.0,id=disk{number},drive={top},bootindex={number}"]
-        return [*argv, "-device", f"virtio-blk-pci,id=disk{number},drive={top},serial=lab{number},bootindex={number}"]
+        # QEMU 7.2 may log "write zeroes" in two parts with others in between, which nobody can read.
+        zeroes = "off" if drive.log else "on"
+        return [*argv, "-device", f"virtio-blk-pci,id=disk{number},drive={top},serial=lab{number},bootindex={number},"
+                                  f"write-zeroes={zeroes}"]
 
     def _off(self) -> None:
         assert self.qemu is not None
