@@ -17,6 +17,7 @@ from k8r_agent.store.slots import SlotStore
 if TYPE_CHECKING:
     from k8r_agent.effects.disks import NodeDisks
     from k8r_agent.effects.identity import NodeIdentity
+    from k8r_agent.effects.kube import NodeCluster
     from k8r_agent.effects.machine import LocalMachine
     from k8r_agent.effects.statepartition import NodeStatePartition
     from k8r_agent.errors import ConfigError
@@ -61,7 +62,7 @@ class _Parts:
         return World(
             settings=self._settings, disks=self._disks, boot=self._boot, files=self._files, slots=self._slots,
             state=cast("NodeStatePartition", Lazy(self._make_state)),
-            bundles=cast("Bundles", Lazy(self._make_bundles)),
+            bundles=cast("Bundles", Lazy(self._make_bundles)), cluster=cast("NodeCluster", Lazy(self._make_cluster)),
             identity=cast("NodeIdentity", Lazy(self._make_identity)),
             machine=cast("LocalMachine", Lazy(self._make_machine)), report=cast("Reporter", Lazy(_reporter)))
 
@@ -101,6 +102,12 @@ class _Parts:
         from k8r_agent.effects.identity import NodeIdentity
 
         return NodeIdentity(files=self._files, settings=self._settings, commands=self._commands)
+
+    def _make_cluster(self) -> NodeCluster:
+        from k8r_agent.effects.commands import commands
+        from k8r_agent.effects.kube import NodeCluster
+
+        return NodeCluster(commands())
 
     def _make_machine(self) -> LocalMachine:
         from k8r_agent.effects.machine import LocalMachine

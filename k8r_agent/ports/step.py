@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:  # names for the reader and mypy; `status` imports this module and none of those
     from k8r_agent.config.settings import Settings
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # names for the reader and mypy; `status` imports this module
     from k8r_agent.ports.blockdev import Disks
     from k8r_agent.ports.boot import BootBackend
     from k8r_agent.ports.bundle import Bundles
+    from k8r_agent.ports.cluster import Cluster
     from k8r_agent.ports.machine import Identity, Machine, Reporter, StatePartition
     from k8r_agent.ports.statefiles import StateFiles
 
@@ -42,6 +43,12 @@ class Slots(Protocol):
     def raise_floor(self, release: int) -> None: ...
 
 
+def _no_kubernetes() -> Cluster:
+    from k8r_agent.ports.cluster import NoKubernetes
+
+    return cast("Cluster", NoKubernetes())
+
+
 @dataclass
 class World:
     """Everything a step sees. `remember` and `recall` keep small strings in the transaction, durable on return.
@@ -61,6 +68,7 @@ class World:
     identity: Identity
     machine: Machine
     report: Reporter
+    cluster: Cluster = field(default_factory=_no_kubernetes)
     txn: Transaction | None = None
     remember_fact: Remember | None = None
     settle: Callable[[], None] = lambda: None

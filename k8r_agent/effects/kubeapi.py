@@ -1,0 +1,66 @@
+"""What can be asked over the network without a credential: an API server, the local kubelet, the routing table."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import http.client
+import json
+import re
+import socket
+import ssl
+
+from k8r_agent.ports.cluster import Probe
+
+_CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+_CA = re.compile(r"certificate-authority-data:\s*([A-Za-z0-9+/=]+)")
+_TIMEOUT = 10.0  # seconds
+_MAX = 1 << 20
+_KUBELET = ("127.0.0.1", 10248)
+_NOWHERE = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))  # documentation's: nothing is sent
+
+
+def probe(endpoint: str) -> Probe:
+    """Nothing of the answer is trusted: the CA in it is good only for a comparison with what this node was told or
+    remembers. kubeadm publishes it to everybody (ConfigMap cluster-info)."""
+    host, _, port = endpoint.rpartition(":")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with contextlib.closing(http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=_TIMEOUT,
+                                                            context=context)) as connection:
+            connection.request("GET", _CLUSTER_INFO, headers={"Accept": "application/json"})
+            body = connection.getresponse().read(_MAX)
+    except ssl.SSLError as error:
+        return Probe(reachable=False, why=f"{endpoint} is no API server: {error.reason or error}")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return Probe(reachable=False, why=f"{endpoint}: {getattr(error, 'strerror', None) or error}")
+    return Probe(reachable=True, ca=_ca(body))
+
+
+def _ca(body: bytes) -> bytes:
+    try:
+        found = _CA.search(json.loads(body)["data"]["kubeconfig"])
+        return base64.b64decode(found[1], validate=True) if found else b""
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+        return b""
+
+
+def kubelet_says() -> str:
+    """`ok` when it is healthy; "" when nobody listens."""
+    try:
+        with contextlib.closing(http.client.HTTPConnection(*_KUBELET, timeout=5)) as connection:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().read(200).decode("utf-8", "replace").strip()
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
+def address() -> str:
+    """The address that a packet to the rest of the world would carry."""
+    for target, family in _NOWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+            return str(probe.getsockname()[0])
+    return ""

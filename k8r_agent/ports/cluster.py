@@ -1,0 +1,117 @@
+"""Kubernetes as the running root has it, and the cluster that this node belongs to or may enter.
+
+Small observations and effects only; what they mean is decided in steps/ and cluster/. Paths are relative to the root
+(`etc/kubernetes/kubelet.conf`). What must survive a reinstall is not here but in StateFiles (store/cluster.py).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from k8r_agent.ports.commands import Result
+
+ETC = "etc/kubernetes"
+KUBELET = "var/lib/kubelet"
+PKI = f"{ETC}/pki"
+MANIFESTS = f"{ETC}/manifests"
+ETCD = "var/lib/etcd"
+
+
+class As(str, enum.Enum):
+    """Whose credential: the value is the kubeconfig's path. NODE may read and change what is this node's own."""
+
+    NODE = f"{ETC}/kubelet.conf"
+    ADMIN = f"{ETC}/admin.conf"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """Versions as `1.31.4`; "" for what is not on this root or does not say."""
+
+    kubeadm: str = ""
+    kubelet: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What an API server said to somebody without a credential. `ca` is the cluster's CA as it publishes it (PEM, b""
+    when it does not say), `why` the reason for not `reachable`."""
+
+    reachable: bool
+    ca: bytes = b""
+    why: str = ""
+
+
+class Cluster(Protocol):
+    """Every call may raise CommandFailed (a program is missing or took too long) or StateError (a file)."""
+
+    def present(self) -> bool:
+        """kubeadm and kubelet are on this root. Costs nothing."""
+
+    def tools(self) -> Tools: ...
+
+    # files of the running root
+
+    def read(self, path: str) -> bytes | None:
+        """None when there is no such file. Links are followed: the kubelet's current certificate is one."""
+
+    def names(self, directory: str) -> tuple[str, ...]:
+        """Entries, sorted; () when there is no such directory."""
+
+    def place(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        """Durable and all at once."""
+
+    def remove(self, path: str) -> None:
+        """A file, or a directory with all that is in it; nothing when absent. Raises Protected for anything outside
+        etc/kubernetes and var/lib/kubelet, and for what a mount point is or holds."""
+
+    # programs
+
+    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float) -> Result:
+        """In a unit of its own, outside of the agent's sandbox; a run that an earlier agent started is waited for
+        first. `config` goes into a file that only root can read, and `--config` is added. Any exit code is returned
+        (kubeadm's say nothing: read stderr). `timeout` in seconds."""
+
+    def kubectl(self, args: Sequence[str], *, who: As = As.NODE, stdin: bytes = b"", timeout: float = 60.0) -> Result:
+        """Any exit code is returned. A credential that is not there is exit code 1, as kubectl says it."""
+
+    def etcdctl(self, args: Sequence[str], *, timeout: float = 60.0) -> Result:
+        """Against this node's own member, with its health check certificate. Any exit code is returned."""
+
+    # kubelet and etcd
+
+    def start_kubelet(self) -> None:
+        """Raises BusError when it does not stay up."""
+
+    def stop_kubelet(self) -> None: ...
+
+    def kubelet_running(self) -> bool:
+        """It runs and calls itself healthy."""
+
+    def keep_etcd(self) -> None:
+        """Bind the kept directory over var/lib/etcd. Raises NoState unless what is there afterwards is the state
+        partition's: an etcd on anything else would start empty, or be lost."""
+
+    def etcd_kept(self) -> bool:
+        """The state partition holds a member's data."""
+
+    # around it
+
+    def probe(self, endpoint: str) -> Probe:
+        """`endpoint` as host:port."""
+
+    def address(self) -> str:
+        """This node's own address on the way out (default route); "" when there is none."""
+
+    def fsync_seconds(self) -> float:
+        """How long the state partition takes to make one small write durable (median of a few)."""
+
+
+class NoKubernetes:
+    """The Cluster of a root without Kubernetes: nothing is there, and nobody asks for more."""
+
+    def present(self) -> bool:
+        return False

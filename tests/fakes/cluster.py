@@ -1,0 +1,263 @@
+"""The port Cluster in memory: a root with files, a kubelet, a kubeadm that does what the real one was seen to do.
+
+`root` are the files of the running root: what place() writes is durable, what kubeadm and the kubelet write is not
+before the next orderly shutdown, as on ext4. `files` is the state partition; etcd's member is the file
+`cluster/etcd/member` there. `outside` is the API server of somebody else's control plane.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from k8r_agent.cluster.certificate import ca_hashes
+from k8r_agent.errors import BusError, NoState, Protected
+from k8r_agent.ports.cluster import ETC, ETCD, KUBELET, MANIFESTS, PKI, As, Probe, Tools
+from k8r_agent.ports.commands import Result
+from tests.fakes import certificates, kubeapi
+from tests.fakes.kubeapi import FakeApi
+from tests.fakes.statefiles import FakeStateFiles, nowhere
+
+MEMBER = "cluster/etcd/member"
+STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+CERTIFICATE = f"{KUBELET}/pki/kubelet-client-current.pem"
+_ALLOWED = (ETC, KUBELET)
+
+
+class FakeCluster:
+    """`version` "": a root without Kubernetes. `name` is the node's. A cluster that is made here gets certificates.CA;
+    a second one, whose CA was not kept, gets OTHER_CA."""
+
+    def __init__(self, *, version: str = "1.31.4", name: str = "node-1", root: FakeStateFiles | None = None,
+                 files: FakeStateFiles | None = None, outside: FakeApi | None = None,
+                 point: Callable[[str], None] = nowhere) -> None:
+        self.version, self.name, self.point = version, name, point
+        self.root, self.files = root or FakeStateFiles(), files or FakeStateFiles()
+        self.outside, self.ip, self.latency = outside, "192.0.2.11", 0.004
+        self.kubelet, self.etcd_bound, self.image_slot, self.broken = False, False, False, ""
+        self.made: list[str] = []  # what kubeadm was run for
+        self.made_cas = 0
+
+    # the port: files
+
+    def present(self) -> bool:
+        return bool(self.version)
+
+    def tools(self) -> Tools:
+        return Tools(kubeadm=self.version, kubelet=self.version)
+
+    def read(self, path: str) -> bytes | None:
+        return self.root.read(path)
+
+    def names(self, directory: str) -> tuple[str, ...]:
+        return self.root.names(directory)
+
+    def place(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        self.root.write(path, data)
+
+    def remove(self, path: str) -> None:
+        if not path.startswith(_ALLOWED):
+            raise Protected(f"/{path} is not removed")
+        for name in [n for n in self.root.live if n == path or n.startswith(path + "/")]:
+            self.root.remove(name)
+
+    # the port: programs
+
+    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float) -> Result:
+        assert not self.image_slot, "kubeadm was run in the image slot"
+        assert "reset" not in args, "kubeadm reset must never be run"
+        self.made.append(" ".join(args))
+        self.point(f"kubeadm:{args[0]}:before")
+        if self.broken:
+            return Result(1, "", f"error: {self.broken}")
+        if args[:3] == ["init", "phase", "certs"]:
+            self._certificates()
+            return Result(0, "", "")
+        return {"init": self._init, "join": self._join}[args[0]](args, config)
+
+    def kubectl(self, args: Sequence[str], *, who: As = As.NODE, stdin: bytes = b"", timeout: float = 60.0) -> Result:
+        if self.read(who.value) is None:
+            return Result(1, "", f"error: stat /{who.value}: no such file or directory")
+        api = self.api()
+        if api is None:
+            return Result(1, "", "The connection to the server was refused - did you specify the right host or port?")
+        return api.kubectl(args, stdin)
+
+    def etcdctl(self, args: Sequence[str], *, timeout: float = 60.0) -> Result:
+        raise AssertionError(f"no {args} here yet")
+
+    # the port: kubelet and etcd
+
+    def start_kubelet(self) -> None:
+        assert not self.image_slot, "the kubelet was started in the image slot"
+        if self.read(f"{KUBELET}/config.yaml") is None or self.read(As.NODE.value) is None:
+            raise BusError("kubelet.service failed", hint="journalctl -u kubelet")
+        self.kubelet = True
+        self._run_pods()
+        self._register()
+
+    def stop_kubelet(self) -> None:
+        self.kubelet = False
+
+    def kubelet_running(self) -> bool:
+        return self.kubelet
+
+    def keep_etcd(self) -> None:
+        if not self.files.persistent():
+            raise NoState(f"/{ETCD} is not bound", why="there is no state partition")
+        self.etcd_bound = True
+
+    def etcd_kept(self) -> bool:
+        return self.files.read(MEMBER) is not None
+
+    def probe(self, endpoint: str) -> Probe:
+        api = self.api()
+        if api is None:
+            return Probe(reachable=False, why=f"{endpoint}: connection refused")
+        return Probe(reachable=True, ca=api.ca)
+
+    def address(self) -> str:
+        return self.ip
+
+    def fsync_seconds(self) -> float:
+        return self.latency
+
+    # what happens to it
+
+    def boot(self, *, root: FakeStateFiles, image_slot: bool) -> None:
+        """Another root runs; systemd starts the kubelet as the unit's conditions allow."""
+        self.root, self.image_slot, self.kubelet, self.etcd_bound = root, image_slot, False, False
+        configured = self.read(f"{KUBELET}/config.yaml") is not None and self.read(As.NODE.value) is not None
+        if self.present() and configured and not image_slot:
+            self.etcd_bound = self.files.persistent()
+            if not self._control_plane() or self.etcd_bound:
+                self.kubelet = True
+                self._run_pods()
+                self._register()
+
+    def api(self) -> FakeApi | None:
+        """Whoever answers this node: its own control plane, or the one outside."""
+        if self._control_plane():
+            own = FakeApi(self._load, self._save, ca=self.root.read(f"{PKI}/ca.crt") or b"")
+            return own if own.up else None
+        return self.outside if self.outside is not None and self.outside.up else None
+
+    def _control_plane(self) -> bool:
+        return all(self.root.read(f"{MANIFESTS}/{pod}.yaml") for pod in STATIC_PODS)
+
+    def _load(self) -> str | None:
+        data = self.files.read(MEMBER)
+        return data.decode() if data is not None and self.kubelet and self.etcd_bound else None
+
+    def _save(self, text: str) -> None:
+        self.files.write(MEMBER, text.encode())
+
+    def _run_pods(self) -> None:
+        """An etcd that finds no member makes a new, empty one."""
+        if not self._control_plane():
+            return
+        assert self.etcd_bound, "etcd was started beside the state partition"
+        data = self.files.read(MEMBER)
+        if data is None:
+            self._save(json.dumps(kubeapi.fresh(self._cluster_id()), sort_keys=True))
+        else:
+            found = json.loads(data)["cluster"]
+            assert found == self._cluster_id(), f"an API server of {self._cluster_id()} over the data of {found}"
+
+    def _register(self) -> None:
+        api = self.api()
+        if api is not None and self.read(CERTIFICATE) not in (None, b""):
+            api.register(self.name, version=self.version)
+
+    def _cluster_id(self) -> str:
+        return ca_hashes(self.root.read(f"{PKI}/ca.crt") or b"")[0]
+
+    # kubeadm
+
+    def _write(self, path: str, data: bytes) -> None:
+        """As kubeadm writes: visible, and durable some time later."""
+        self.point(f"kubeadm:{path}")
+        self.root.live[path] = data
+
+    def _certificates(self) -> None:
+        for name in ("ca", "front-proxy-ca", "etcd/ca"):
+            if self.read(f"{PKI}/{name}.crt") is None:
+                made = (certificates.CA, certificates.OTHER_CA)[self.made_cas > 2]
+                self.made_cas += 1
+                self._write(f"{PKI}/{name}.key", b"key of " + made)
+                self._write(f"{PKI}/{name}.crt", made)
+        for name in ("sa.key", "sa.pub", "apiserver.crt", "apiserver.key"):
+            if self.read(f"{PKI}/{name}") is None:
+                self._write(f"{PKI}/{name}", name.encode())
+
+    def _init(self, args: Sequence[str], config: str) -> Result:
+        wrong = []
+        if self.etcd_kept():
+            wrong.append(("DirAvailable--var-lib-etcd", "/var/lib/etcd is not empty"))
+        if self.kubelet:
+            wrong.append(("Port-10250", "Port 10250 is in use"))
+        wrong += [(f"FileAvailable--etc-kubernetes-manifests-{pod}.yaml", "already exists") for pod in STATIC_PODS
+                  if self.read(f"{MANIFESTS}/{pod}.yaml") is not None]
+        if (bad := _preflight(args, wrong)) is not None:
+            return bad
+        assert config, "kubeadm init without a configuration"
+        self._certificates()
+        for name in ("admin", "kubelet", "controller-manager", "scheduler"):
+            self._write(f"{ETC}/{name}.conf", f"{name} of {self._cluster_id()}".encode())
+        self._configured()
+        for pod in STATIC_PODS:
+            self._write(f"{MANIFESTS}/{pod}.yaml", f"{pod}:v{self.version}".encode())
+        self.start_kubelet()
+        self.point("kubeadm:init:after")
+        return Result(0, "Your Kubernetes control-plane has initialized successfully!", "")
+
+    def _join(self, args: Sequence[str], config: str) -> Result:
+        there = ("kubelet.conf", "bootstrap-kubelet.conf", "pki/ca.crt")
+        wrong = [(f"FileAvailable--etc-kubernetes-{name.replace('/', '-')}", f"/{ETC}/{name} already exists")
+                 for name in there if self.read(f"{ETC}/{name}") is not None]
+        if (bad := _preflight(args, wrong)) is not None:
+            return bad
+        api = self.outside
+        if api is None or not api.up:
+            return Result(1, "", "error execution phase preflight: couldn't validate the identity of the API Server: "
+                                 "dial tcp: connect: connection refused")
+        if not any(token in config for token in api.tokens):
+            return Result(1, "", "error execution phase preflight: could not find a JWS signature in the cluster-info "
+                                 "ConfigMap for token ID \"abcdef\"")
+        node = api.data["nodes"].get(self.name)
+        if node and node["ready"]:
+            return Result(1, "", f'error execution phase kubelet-start: a Node with name "{self.name}" and status '
+                                 '"Ready" already exists in the cluster')
+        self._write(f"{PKI}/ca.crt", api.ca)
+        self._configured()
+        self._write(f"{ETC}/kubelet.conf", b"kubelet of " + ca_hashes(api.ca)[0].encode())
+        self.start_kubelet()
+        self.point("kubeadm:join:after")
+        return Result(0, "This node has joined the cluster", "")
+
+    def _configured(self) -> None:
+        self._write(f"{KUBELET}/config.yaml", b"kind: KubeletConfiguration\n")
+        self._write(f"{KUBELET}/kubeadm-flags.env", b"KUBELET_KUBEADM_ARGS=\n")
+        self._write(CERTIFICATE, certificates.NODE)
+
+
+def _preflight(args: Sequence[str], wrong: Sequence[tuple[str, str]]) -> Result | None:
+    ignored = {name for word in args for name in word.partition("--ignore-preflight-errors=")[2].split(",")}
+    bad = [f"\t[ERROR {name}]: {what}" for name, what in wrong if name not in ignored]
+    if not bad:
+        return None
+    return Result(1, "", "\n".join(["error execution phase preflight: [preflight] Some fatal errors occurred:", *bad]))
+
+
+class Outside(FakeApi):
+    """Somebody else's control plane, with etcd and all. `answers` False: it cannot be reached."""
+
+    def __init__(self, *, tokens: Sequence[str] = ("abcdef.0123456789abcdef",), ca: bytes = certificates.CA) -> None:
+        self.text, self.answers = json.dumps(kubeapi.fresh(ca_hashes(ca)[0])), True
+        super().__init__(self._read, self._write, ca=ca, tokens=tokens)
+
+    def _read(self) -> str | None:
+        return self.text if self.answers else None
+
+    def _write(self, text: str) -> None:
+        self.text = text

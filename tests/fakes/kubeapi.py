@@ -1,0 +1,76 @@
+"""An API server with what it stores. What it stores is one JSON text, so that it can live where etcd's data lives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from k8r_agent.ports.commands import Result
+
+OK, NOT_FOUND = 0, 1
+
+
+def fresh(cluster: str) -> dict[str, Any]:
+    return {"cluster": cluster, "version": 1, "nodes": {}, "objects": {}}
+
+
+class FakeApi:
+    """`load` and `save` are where the data is; `load` gives None when nobody answers. `tokens` are bootstrap tokens
+    that are still good."""
+
+    def __init__(self, load: Callable[[], str | None], save: Callable[[str], None], *, ca: bytes,
+                 tokens: Sequence[str] = ()) -> None:
+        self._load, self._save, self.ca, self.tokens = load, save, ca, set(tokens)
+
+    @property
+    def up(self) -> bool:
+        return self._load() is not None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        text = self._load()
+        assert text is not None
+        return dict(json.loads(text))
+
+    def change(self, data: dict[str, Any]) -> None:
+        self._save(json.dumps({**data, "version": data["version"] + 1}, sort_keys=True))
+
+    def register(self, node: str, *, version: str, ready: bool = True) -> None:
+        """What a kubelet does when it starts: the same name stays the same Node, with its uid."""
+        data = self.data
+        number = data["version"]
+        known = data["nodes"].get(node, {"uid": f"uid-{number}", "unschedulable": False})
+        after = {**known, "version": version, "ready": ready}
+        if after != data["nodes"].get(node):
+            self.change({**data, "nodes": {**data["nodes"], node: after}})
+
+    # kubectl
+
+    def kubectl(self, args: Sequence[str], stdin: bytes = b"") -> Result:
+        """`get node NAME -o json`, `get nodes -o json`, `get --raw /readyz`, `apply -f -`."""
+        words = [word for word in args if not word.startswith("--request-timeout")]
+        if words[:2] == ["get", "--raw"]:
+            return Result(OK, "ok", "")
+        if words[:2] in (["get", "nodes"], ["get", "node"]):
+            return self._get_nodes(words)
+        if words[:3] == ["apply", "-f", "-"]:
+            data = self.data
+            self.change({**data, "objects": {**data["objects"], stdin.decode(): "applied"}})
+            return Result(OK, "applied", "")
+        raise AssertionError(f"this API server knows no {words}")
+
+    def _get_nodes(self, words: Sequence[str]) -> Result:
+        nodes = self.data["nodes"]
+        if words[1] == "nodes":
+            return Result(OK, json.dumps({"items": [as_json(name, nodes[name]) for name in sorted(nodes)]}), "")
+        if words[2] not in nodes:
+            return Result(NOT_FOUND, "", f'Error from server (NotFound): nodes "{words[2]}" not found')
+        return Result(OK, json.dumps(as_json(words[2], nodes[words[2]])), "")
+
+
+def as_json(name: str, node: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "Node", "metadata": {"name": name, "uid": node["uid"]},
+            "spec": {"unschedulable": True} if node["unschedulable"] else {},
+            "status": {"conditions": [{"type": "Ready", "status": "True" if node["ready"] else "False"}],
+                       "nodeInfo": {"kubeletVersion": f"v{node['version']}"}}}
