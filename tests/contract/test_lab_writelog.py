@@ -92,6 +92,20 @@ def test_only_what_lies_in_a_part_of_the_disk(tmp_path: Path) -> None:
         assert path.read_bytes().replace(b"\0", b"") == a("a")
 
 
+def test_one_partition_as_a_file_of_its_own(tmp_path: Path) -> None:
+    steps: list[Step] = [(0, 512, a("a", 8)), (DISCARD, 0, bytes(2048)), (FLUSH, 0, b""), (0, 0, a("b", 16))]
+    whole = replay(tmp_path, steps, start=a("s", 16))
+    part = Replay(whole.log, tmp_path / "start", tmp_path / "part", only=((1024, 2048),), shift=1024)
+    for position in (0, 1, 2, 3, 4, 1):
+        assert part.to(position).read_bytes() == whole.to(position).read_bytes()[1024:3072]
+    assert part.durable(4) and len(part.pieces(part.log.in_flight(4))) == 4
+    with part.torn(part.pieces(part.log.in_flight(4))[1:2]) as path:
+        assert path.read_bytes()[:1536] == bytes(512) + a("b") + a("a")
+    ends = Replay(whole.log, tmp_path / "start", tmp_path / "ends", only=((0, 512), (7680, 512)))
+    assert ends.to(4).read_bytes() == a("b") + bytes(7168) + a("b")
+    assert [p.offset for p in ends.pieces(ends.log.entries)] == [0, 0, 7680]
+
+
 def test_what_changes_nothing_is_left_out(tmp_path: Path) -> None:
     disk = replay(tmp_path, [(0, 0, a("a", 4))], start=a("a") + a("b") + a("a"))
     assert [p.offset for p in disk.would_change(disk.log.pieces(disk.log.entries))] == [512, 1536]

@@ -137,28 +137,56 @@ class WriteLog:
         """Sector by sector, in the order of writing; only what lies in that part of the disk."""
         found: list[Piece] = []
         for entry in entries:
+            first, last = max(entry.offset, start), min(entry.offset + entry.length, start + size)
             if entry.discards:
-                if entry.within(start, size):
-                    found.append(Piece(entry.number, entry.offset, entry.length, -1))
+                found += [Piece(entry.number, first, last - first, -1)] if first < last else []
                 continue
-            first = max(entry.offset, start)
-            last = min(entry.offset + entry.length, start + size)
             found += [Piece(entry.number, at, SECTOR, entry.data + at - entry.offset)
                       for at in range(first, last, SECTOR)]
         return found
 
 
-class Replay:
-    """A disk that goes along with the log. `disk` is the file that is rebuilt; it starts as a copy of `start`."""
+def content(file: int, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, data) of what stands in that part of a sparse file, without its holes."""
+    while at < end:
+        try:
+            at = os.lseek(file, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole up to the end
+            return
+        stop = min(os.lseek(file, at, os.SEEK_HOLE), end, at + CHUNK)
+        if at < end:
+            yield at, os.pread(file, stop - at, at)
+        at = stop
 
-    def __init__(self, log: WriteLog, start: Path, disk: Path) -> None:
+
+def copy_spans(start: Path, to: Path, spans: tuple[tuple[int, int], ...], shift: int) -> None:
+    with start.open("rb") as source, to.open("wb") as target:
+        target.truncate(max(offset + size for offset, size in spans) - shift)
+        for offset, size in spans:
+            for at, data in content(source.fileno(), offset, offset + size):
+                os.pwrite(target.fileno(), data, at - shift)
+
+
+class Replay:
+    """A disk that goes along with the log. `disk` is the file that is rebuilt; it starts as a copy of `start`.
+
+    `only`: spans (offset, bytes) of the disk that matter; the others stay holes. `shift` is the offset at which the
+    file begins, so that `only=((start, size),), shift=start` rebuilds one partition as a file of its own.
+    """
+
+    def __init__(self, log: WriteLog, start: Path, disk: Path, *, only: tuple[tuple[int, int], ...] = (),
+                 shift: int = 0) -> None:
         self.log, self._start, self.disk, self.position = log, start, disk, 0
+        self.spans, self._shift = only or ((0, start.stat().st_size),), shift
         self._file = -1
         self._over()
 
     def _over(self) -> None:
         self.close()
-        DiskImage(self._start).copy(self.disk)
+        if self.spans == ((0, self._start.stat().st_size),):
+            DiskImage(self._start).copy(self.disk)
+        else:
+            copy_spans(self._start, self.disk, self.spans, self._shift)
         self._file = os.open(self.disk, os.O_RDWR | os.O_CLOEXEC)
         self.size, self.position = os.fstat(self._file).st_size, 0
 
@@ -172,7 +200,7 @@ class Replay:
         if position < self.position:
             self._over()
         for entry in self.log.entries[self.position:position]:
-            self._do(entry.offset, entry.length, entry.data)
+            self._entry(entry)
         self.position = position
         return self.disk
 
@@ -181,8 +209,14 @@ class Replay:
         self.to(self.log.boundary(position))
         for entry in self.log.entries[self.position:position]:
             if entry.lasting:
-                self._do(entry.offset, entry.length, entry.data)
+                self._entry(entry)
         return self.disk
+
+    def pieces(self, entries: Iterable[Entry]) -> list[Piece]:
+        """Those that reach into the rebuilt part."""
+        entries = list(entries)
+        found = [piece for start, size in self.spans for piece in self.log.pieces(entries, start, size)]
+        return found if len(self.spans) == 1 else sorted(found, key=lambda piece: piece.entry)
 
     @contextlib.contextmanager
     def torn(self, pieces: Iterable[Piece]) -> Iterator[Path]:
@@ -190,9 +224,10 @@ class Replay:
         undo: list[tuple[int, bytes]] = []
         try:
             for piece in pieces:
-                undo += self._content(piece.offset, piece.length) if piece.data < 0 else [
-                    (piece.offset, os.pread(self._file, piece.length, piece.offset))]
-                self._do(piece.offset, piece.length, piece.data)
+                at = piece.offset - self._shift
+                undo += self._content(at, piece.length) if piece.data < 0 else [
+                    (at, os.pread(self._file, piece.length, at))]
+                self._do(at, piece.length, piece.data)
             yield self.disk
         finally:
             for offset, old in reversed(undo):
@@ -201,7 +236,14 @@ class Replay:
     def would_change(self, pieces: Iterable[Piece]) -> list[Piece]:
         """Those that differ from what the disk holds now; the order is kept."""
         return [p for p in pieces if p.data < 0
-                or self.log.read(p.data, p.length) != os.pread(self._file, p.length, p.offset)]
+                or self.log.read(p.data, p.length) != os.pread(self._file, p.length, p.offset - self._shift)]
+
+    def _entry(self, entry: Entry) -> None:
+        for start, size in self.spans:
+            first, last = max(entry.offset, start), min(entry.offset + entry.length, start + size)
+            if first < last:
+                data = entry.data if entry.data < 0 else entry.data + first - entry.offset
+                self._do(first - self._shift, last - first, data)
 
     def _do(self, offset: int, length: int, data: int) -> None:
         if data < 0:
@@ -213,19 +255,7 @@ class Replay:
             os.pwrite(self._file, self.log.read(data + at, part), offset + at)
 
     def _content(self, offset: int, length: int) -> list[tuple[int, bytes]]:
-        """What stands there, without the holes of a sparse file."""
-        found, at, end = [], offset, min(offset + length, self.size)
-        while at < end:
-            try:
-                at = os.lseek(self._file, at, os.SEEK_DATA)
-            except OSError:  # ENXIO: nothing but a hole up to the end
-                break
-            stop = min(os.lseek(self._file, at, os.SEEK_HOLE), end, at + CHUNK)
-            if at >= end:
-                break
-            found.append((at, os.pread(self._file, stop - at, at)))
-            at = stop
-        return found
+        return list(content(self._file, offset, min(offset + length, self.size)))
 
 
 def subsets(pieces: list[Piece], *, exhaustive: int = 8, samples: int = 40, seed: int = 1) -> Iterator[list[Piece]]:

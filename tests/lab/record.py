@@ -1,0 +1,135 @@
+"""Record what a node writes in its life, to be taken apart without it (tests/lab/replay.py).
+
+    python3 -m tests.lab.record BUILD systemd-boot gpt     # first boot, update, reinstall, every boot operation
+    python3 -m tests.lab.record BUILD systemd-boot dos     # the first boot only: another kind of partition table
+
+leaves BUILD/record/LOADER-TABLE/: the flashed disk, the log of all writes, and the digests of the kernels. Between
+the boot operations at the end the guest writes marks into the gap between the partition table and partition 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from tests.lab.images import RELEASES
+from tests.lab.node import Node
+from tests.lab.site import Lab
+
+MARK_AT = 512 << 10  # bytes; between the table's 33 sectors and partition 1, at 1 MiB
+MARK = b"k8r-mark:"
+FIRST_BOOT, UPDATE, REINSTALL, BOOT = 900.0, 900.0, 1500.0, 400.0  # seconds
+# Runs in the guest: the product's own backend on the guest's own vfat.
+OPERATIONS = f"""
+import mmap, os, re
+from dataclasses import replace
+from k8r_agent.boot import sdfiles
+from k8r_agent.config import load
+from k8r_agent.model.slots import Slot
+from k8r_agent.world import real
+
+world = real(load())
+disk = os.open(world.disks.own().device, os.O_WRONLY | os.O_DIRECT | os.O_SYNC)
+page = mmap.mmap(-1, 4096)
+
+def mark(name):
+    os.sync()
+    page[:512] = (b"{MARK.decode()}" + name.encode()).ljust(512, b" ")
+    os.pwrite(disk, memoryview(page)[:512], {MARK_AT})
+
+def spend(backend):
+    files = backend._files
+    with files.writable():
+        if backend.name == "grub":
+            backend._decide(replace(backend._decision(), tries=1))
+        else:
+            entry = backend._entry(Slot.WORKING)
+            files.rename(f"{{sdfiles.ENTRIES}}/{{entry}}", f"{{sdfiles.ENTRIES}}/" + re.sub(
+                r"[+].*", "+1-%d.conf" % (entry.done + entry.left - 1), str(entry)))
+
+world.boot.state()  # what is lazy is made now
+boot = world.boot.__dict__["_lazy_made"]
+operations = {{
+    "arm image": lambda: boot.try_once(Slot.IMAGE),
+    "disarm": boot.disarm,
+    "primary image": lambda: boot.set_primary(Slot.IMAGE),
+    "primary working": lambda: boot.set_primary(Slot.WORKING),
+    "assets image": lambda: boot.install_assets(Slot.IMAGE, boot.assets(Slot.IMAGE)),
+    "assets working": lambda: boot.install_assets(Slot.WORKING, boot.assets(Slot.WORKING)),
+    "spend tries": lambda: spend(boot),
+    "refill tries": boot.refill_tries,
+    "spend tries again": lambda: spend(boot),
+    "refill tries again": boot.refill_tries,
+}}
+for name, operation in operations.items():
+    mark("begin " + name)
+    operation()
+    mark("end " + name)
+"""
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+def complete(node: Node) -> None:
+    node.wait_until(lambda n: "active" in n.ssh("systemctl is-active k8r-boot-confirm.service", ok=(0, 3)).split(),
+                    "boot confirmed", timeout=BOOT)
+
+
+def live(lab: Lab, node: Node, table: str) -> None:
+    agent = lab.agent(node)
+    node.start()
+    agent.wait_idle("first-boot", timeout=FIRST_BOOT)
+    complete(node)
+    say("first boot done")
+    if table == "gpt":
+        node.ssh(f"k8r-agent update {lab.url(2)} --no-wait")
+        agent.wait_idle("update", timeout=UPDATE)
+        say("update done")
+        node.ssh("k8r-agent reinstall --yes --no-wait")
+        agent.wait_idle("reinstall", timeout=REINSTALL)
+        complete(node)
+        say("reinstall done")
+        node.ssh(f"python3 -c {shlex.quote(OPERATIONS)}", timeout=300)
+        say("boot operations done")
+    node.stop()
+
+
+def digests(build: Path) -> dict[str, str]:
+    """sha256 of each kernel and initrd that the bundles bring → release."""
+    found = {}
+    for release in RELEASES:
+        boot = build / f"release-{release}" / "boot"
+        for name in ("vmlinuz", "initrd.img"):
+            found[hashlib.sha256((boot / name).read_bytes()).hexdigest()] = f"{name} {release}"
+    return found
+
+
+def record(build: Path, loader: str, table: str) -> Path:
+    out = build / "record" / f"{loader}-{table}"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    lab = Lab(build, out / "lab")
+    try:
+        lab.start()
+        disk = lab.flash("recorded", loader=loader, table=table)
+        lab.node("flashed", disk).disk.copy(out / "start.img")
+        node = lab.node("recorded", disk, log=out / "disk.log")
+        live(lab, node, table)
+        shutil.copyfile(node.console, out / "console.log")
+        shutil.copyfile(node.variables, out / "OVMF_VARS.fd")
+    finally:
+        lab.stop()
+    (out / "digests.json").write_text(json.dumps(digests(build), indent=1) + "\n")
+    shutil.rmtree(out / "lab")
+    return out
+
+
+if __name__ == "__main__":
+    say(f"recorded in {record(Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3])}")
