@@ -148,7 +148,7 @@ class SystemdBootFirmware(_Machine):
         new = re.sub(r"\+.*", f"+{max(0, counter[0] - 1)}-{counter[1] + 1}.conf", name)  # also where none is left
         assert f"loader/entries/{new}" not in self.files.medium, f"the loader cannot rename {name} to {new}"
         self.files.medium[f"loader/entries/{new}"] = self.files.medium.pop(f"loader/entries/{name}")
-        self.files.live = dict(self.files.medium)
+        self.files.live = self.files.medium.copy()
 
 
 class GrubFirmware(_Machine):
@@ -198,7 +198,7 @@ class GrubFirmware(_Machine):
             return  # GRUB cannot create a file
         text = "# GRUB Environment Block\n" + "".join(f"{key}={value}\n" for key, value in env.items())
         self.files.medium["grub/k8r.env"] = text.encode().ljust(512, b"#")
-        self.files.live = dict(self.files.medium)
+        self.files.live = self.files.medium.copy()
 
 
 LOADERS: tuple[type[SystemdBootFirmware] | type[GrubFirmware], ...] = (SystemdBootFirmware, GrubFirmware)

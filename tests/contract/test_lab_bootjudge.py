@@ -1,0 +1,129 @@
+"""The judge of rebuilt disks: FAT file systems that mkfs.vfat and mtools made, whole and damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from k8r_agent.boot import loaderfiles
+from k8r_agent.model.slots import Slot
+from tests.fakes.golden import assets_of
+from tests.lab.bootjudge import Boot, Judge
+from tests.lab.fatreader import Fat, NoFat
+
+MIB = 1 << 20
+KNOWN = {hashlib.sha256(data).hexdigest(): f"{name} {n}" for n in (1, 2) for name, data in (
+    ("vmlinuz", assets_of(n).kernel), ("initrd.img", assets_of(n).initrd))}
+LOADERS = ("systemd-boot", "grub")
+
+
+def fat(path: Path, files: dict[str, bytes], *, size: int = 40 * MIB, bits: int = 32) -> Path:
+    subprocess.run(["/usr/sbin/mkfs.vfat", "-F", str(bits), "-C", str(path), str(size // 1024)], check=True,
+                   capture_output=True)
+    made: set[str] = set()
+    for name, data in files.items():
+        parts = name.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            if (directory := "/".join(parts[:depth])) not in made:
+                made.add(directory)
+                subprocess.run(["mmd", "-i", str(path), f"::{directory}"], check=True, capture_output=True)
+        put(path, name, data)
+    return path
+
+
+def put(path: Path, name: str, data: bytes) -> None:
+    subprocess.run(["mcopy", "-D", "o", "-i", str(path), "-", f"::{name}"], check=True, input=data,
+                   capture_output=True)
+
+
+def read(path: Path) -> Fat:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return Fat(file)
+    finally:
+        os.close(file)
+
+
+def boots(path: Path, loader: str, arming: str | None = None) -> Boot:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return Judge(loader, KNOWN).boots(file, arming)
+    finally:
+        os.close(file)
+
+
+@pytest.fixture(params=LOADERS)
+def loader(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def flashed(tmp_path: Path, loader: str) -> Path:
+    files = loaderfiles.initial_files(loader, assets_of(1), efi=b"EFI program")
+    files.update(loaderfiles.asset_files(loader, Slot.WORKING, "a", assets_of(2)))
+    if loader == "systemd-boot":
+        from k8r_agent.boot import sdfiles
+
+        files["loader/entries/k8r-working+3-0.conf"] = sdfiles.render_entry(Slot.WORKING, "a", "quiet")
+    return fat(tmp_path / "fat.img", files)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_reads_what_mtools_wrote(tmp_path: Path, bits: int) -> None:
+    files = {"short.txt": b"s", "a/k8r-working+3-0.conf": b"x" * 512, "a/b/A Long Name With BLANKS.bin": b"y" * 70000,
+             "a/b/empty": b""}
+    path = fat(tmp_path / "fat.img", files, bits=bits)
+    file = os.open(path, os.O_RDONLY)
+    seen = Fat(file)
+    assert {name: seen.read(name) for name in seen.files} == {name.lower(): data for name, data in files.items()}
+    assert seen.read("absent") is None and seen.directories == {"a", "a/b"}
+    os.close(file)
+
+
+def test_a_chain_that_ends_too_early_is_no_file(tmp_path: Path) -> None:
+    path = fat(tmp_path / "fat.img", {"big": b"z" * 100_000})
+    start = read(path).files["big"].cluster
+    with path.open("r+b") as file:
+        file.seek(32 * 512 + (start + 3) * 4)  # the first FAT follows 32 reserved sectors
+        file.write((0).to_bytes(4, "little"))
+        file.flush()
+        assert Fat(file.fileno()).read("big") is None
+        file.seek(0)
+        file.write(bytes(512))
+        file.flush()
+        with pytest.raises(NoFat):
+            Fat(file.fileno())
+
+
+def test_flashed_disk_boots_its_image(flashed: Path, loader: str) -> None:
+    assert boots(flashed, loader) == Boot("image", "image/a", "1")
+
+
+def test_armed_slot_boots(flashed: Path, loader: str) -> None:
+    if loader == "systemd-boot":
+        assert boots(flashed, loader, "k8r-working*") == Boot("working", "working/a", "2")
+
+
+@pytest.mark.parametrize("name", ["vmlinuz", "initrd.img"])
+def test_damage_is_seen(flashed: Path, loader: str, name: str) -> None:
+    put(flashed, f"image/a/{name}", b"garbage")
+    found = boots(flashed, loader)
+    if loader == "grub" and name == "vmlinuz":  # GRUB checks the kernel's hash and takes the other slot
+        assert found == Boot("working", "working/a", "2")
+    else:
+        assert "damaged" in found.why
+
+
+def test_kernel_and_initrd_of_different_releases_are_seen(flashed: Path, loader: str) -> None:
+    put(flashed, "image/a/initrd.img", assets_of(2).initrd)
+    assert boots(flashed, loader).why
+
+
+def test_no_way_to_boot_is_seen(tmp_path: Path, loader: str) -> None:
+    assert boots(fat(tmp_path / "fat.img", {"k8r.toml": b""}), loader).why
+    (tmp_path / "none").write_bytes(bytes(4096))
+    assert boots(tmp_path / "none", loader).why

@@ -1,0 +1,131 @@
+"""What a boot partition would boot: its files as tests/lab/fatreader.py reads them, the loaders as in
+tests/fakes/firmware.py. Neither shares a line with the product or with Linux.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+
+from k8r_agent.model.slots import Slot
+from tests.fakes.firmware import LOADERS
+from tests.fakes.world import Violation
+from tests.lab.fatreader import Fat, NoFat
+
+FIRMWARES = {firmware.name: firmware for firmware in LOADERS}
+ARMINGS = (None, "k8r-image*", "k8r-working*")  # the one-shot is a firmware variable: it may say anything meanwhile
+
+
+@dataclass(frozen=True)
+class Boot:
+    """`why` is empty when a known kernel starts with the initrd of the same release."""
+
+    slot: str
+    directory: str
+    release: str
+    why: str = ""
+
+
+class _Medium(MutableMapping[str, bytes]):
+    """A boot partition's files, read when they are asked for; what a loader changes stays in memory."""
+
+    def __init__(self, fat: Fat) -> None:
+        self._fat, self._own, self._gone = fat, dict[str, bytes](), set[str]()
+        self.asked: list[str] = []
+
+    def __getitem__(self, path: str) -> bytes:
+        if path in self._own:
+            return self._own[path]
+        if path in self._gone or path not in self._fat.files:
+            raise KeyError(path)
+        self.asked.append(path)
+        return self._fat.read(path) or b""
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._own or (path in self._fat.files and path not in self._gone)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._own
+        yield from (path for path in self._fat.files if path not in self._own and path not in self._gone)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __setitem__(self, path: str, data: bytes) -> None:
+        self._own[path] = data
+
+    def __delitem__(self, path: str) -> None:
+        self._own.pop(path, None)
+        self._gone.add(path)
+
+    def copy(self) -> _Medium:
+        return self
+
+
+class Digests:
+    """sha256 of files, remembered as long as nobody writes to where they lie."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[int, int], ...], str] = {}
+        self._touched: list[int] = []
+
+    def touched(self, offsets: list[int]) -> None:
+        """Where sectors may be of this or that content from now on."""
+        both = sorted({*self._touched, *offsets})
+        self._touched = both
+        self._known = {extents: digest for extents, digest in self._known.items() if not self._hit(extents)}
+        self._touched = sorted(set(offsets))
+
+    def _hit(self, extents: tuple[tuple[int, int], ...]) -> bool:
+        for at, size in extents:
+            n = bisect.bisect_left(self._touched, at)
+            if n < len(self._touched) and self._touched[n] < at + size:
+                return True
+        return False
+
+    def of(self, fat: Fat, path: str) -> str:
+        found = fat.files.get(path)
+        extents = tuple(fat.extents(found.cluster)) if found else ()
+        if extents in self._known:
+            return self._known[extents]
+        digest = hashlib.sha256(fat.read(path) or b"").hexdigest()
+        if not self._hit(extents):
+            self._known[extents] = digest
+        return digest
+
+
+class Judge:
+    """`known`: digest → "vmlinuz 1", "initrd.img 1", …"""
+
+    def __init__(self, loader: str, known: dict[str, str]) -> None:
+        self.loader, self._known, self.digests = loader, known, Digests()
+
+    def boots(self, file: int, arming: str | None = None) -> Boot:
+        try:
+            fat = Fat(file)
+        except NoFat as error:
+            return Boot("", "", "", why=str(error))
+        return self.boots_of(fat, arming)
+
+    def boots_of(self, fat: Fat, arming: str | None) -> Boot:
+        firmware = FIRMWARES[self.loader]()
+        medium = _Medium(fat)
+        firmware.files.medium = medium  # type: ignore[assignment]
+        if arming and self.loader == "systemd-boot":
+            firmware.efi.values["LoaderEntryOneShot"] = arming
+        try:
+            slot, _ = firmware.choose()
+        except (Violation, AssertionError, UnicodeDecodeError, KeyError, ValueError) as error:
+            return Boot("", "", "", why=f"{type(error).__name__}: {error}")
+        initrd = next(path for path in reversed(medium.asked) if path.endswith("initrd.img"))
+        directory = os.path.dirname(initrd)
+        names = [self._known.get(self.digests.of(fat, f"{directory}/{name}"), "damaged")
+                 for name in ("vmlinuz", "initrd.img")]
+        kernel, other = (name.split()[-1] for name in names)
+        why = "" if "damaged" not in names and kernel == other else f"{directory}: {', '.join(names)}"
+        if not directory.startswith(Slot(slot).value):
+            why = f"{slot} boots from {directory}"
+        return Boot(str(slot), directory, kernel, why)

@@ -1,0 +1,284 @@
+"""Every disk that a power cut could have left at any moment of a recorded life, judged without booting it.
+
+    python3 -m tests.lab.sectors BUILD/record/systemd-boot-gpt [--json FILE]
+
+Between two flushes any sector may have arrived or not. Boot partition: whatever arrived, the node must boot what it
+would have booted before, or what it boots after. Partition table: the old or the new one for Linux, UEFI, GRUB and
+libfdisk. State partition: clean for e2fsck once its journal is replayed, each of the agent's files whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.fakes import tablereader
+from tests.lab.bootjudge import ARMINGS, Boot, Judge
+from tests.lab.disks import DiskImage, Span
+from tests.lab.fatreader import Fat
+from tests.lab.record import MARK, MARK_AT
+from tests.lab.writelog import Piece, Replay, WriteLog, subsets
+
+MIB = 1 << 20
+FSCK_EVERY, READERS_EVERY = 5, 50
+FORGIVEN = re.compile(r"^(fsck\.fat |.*: \d+ files|\d+\) |  .*|Leaving filesystem unchanged|Automatically|$)")
+
+
+@dataclass
+class Figures:
+    """`epochs`: spans between two flushes in which something of that part was written."""
+
+    what: str
+    epochs: int = 0
+    states: int = 0
+    changed: int = 0
+    checks: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+    def count(self, what: str) -> None:
+        self.checks[what] = self.checks.get(what, 0) + 1
+
+    def __str__(self) -> str:
+        checks = "".join(f"\n    {n:6} {what}" for what, n in sorted(self.checks.items(), key=lambda item: -item[1]))
+        wrong = "".join(f"\n    {line}" for line in self.wrong[:20])
+        return (f"{self.what}: {self.states} states of {self.epochs} spans between flushes, {self.changed} spans "
+                f"changed the outcome; wrong: {len(self.wrong)}{checks}{wrong}")
+
+
+@dataclass(frozen=True)
+class Torn:
+    """One state: where its span begins and ends in the log, and the pieces that arrived."""
+
+    begin: int
+    end: int
+    pieces: list[Piece]
+    first: bool = False  # the first of its span: nothing arrived
+    last: bool = False  # the span as a whole arrived
+
+
+class Record:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = WriteLog(directory / "disk.log")
+        self.start = directory / "start.img"
+        self.known: dict[str, str] = json.loads((directory / "digests.json").read_text())
+        self.loader, _, self.table = directory.name.rpartition("-")
+        self.size = self.start.stat().st_size
+        self.work = directory / "work"
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        ends = self.rebuild("last.img", only=((0, MIB), (self.size - MIB, MIB)))
+        self.spans: dict[int, Span] = DiskImage(ends.to(len(self.log.entries))).partitions()
+
+    def rebuild(self, name: str, *, only: tuple[tuple[int, int], ...], shift: int = 0) -> Replay:
+        return Replay(self.log, self.start, self.work / name, only=only, shift=shift)
+
+    def partition(self, number: int) -> Replay:
+        span = self.spans[number]
+        return self.rebuild(f"p{number}.img", only=((span.start, span.size),), shift=span.start)
+
+    def marks(self) -> list[tuple[int, str]]:
+        """(number of the entry, text) of the marks that the guest wrote."""
+        found = []
+        for entry in self.log.entries:
+            if entry.offset == MARK_AT and entry.length == 512:
+                text = self.log.read(entry.data, 512)
+                if text.startswith(MARK):
+                    found.append((entry.number, text[len(MARK):].decode().strip()))
+        return found
+
+
+def torn_states(replay: Replay, *, exhaustive: int = 8, samples: int = 40) -> Iterator[Torn]:
+    """While a state is looked at, `replay.disk` is it."""
+    log, begin = replay.log, 0
+    for end in [*log.flushes(), len(log.entries)]:
+        pieces = replay.pieces(entry for entry in log.entries[begin:end] if entry.length and not entry.lasting)
+        if pieces:
+            replay.durable(begin)
+            changing = replay.would_change(pieces)
+            with replay.torn([]):
+                yield Torn(begin, end, pieces, first=True)
+            with replay.torn(pieces):
+                yield Torn(begin, end, pieces, last=True)
+            for chosen in subsets(changing, exhaustive=exhaustive, samples=samples, seed=begin):
+                with replay.torn(chosen):
+                    yield Torn(begin, end, chosen)
+        begin = end
+
+
+def boot_partition(record: Record) -> Figures:
+    figures, replay = Figures("boot partition"), record.partition(1)
+    judge, file = Judge(record.loader, record.known), os.open(replay.disk, os.O_RDONLY)
+    before: list[Boot] = []
+    after: list[Boot] = []
+    shift = record.spans[1].start
+    for torn in torn_states(replay):
+        if torn.first:
+            figures.epochs += 1
+            judge.digests.touched([piece.offset - shift for piece in torn.pieces])
+        now = [judge.boots(file, arming) for arming in ARMINGS[:3 if record.loader == "systemd-boot" else 1]]
+        if torn.first:
+            before = now
+        elif torn.last:
+            after = now
+            figures.changed += before != after
+        figures.states += 1
+        for arming, found, old, new in zip(ARMINGS, now, before, after or now, strict=False):
+            if found.why or found not in (old, new):
+                arrived = ", ".join(f"{p.entry}@{p.offset - shift:#x}" for p in torn.pieces[:6])
+                figures.wrong.append(f"[{torn.begin}, {torn.end}) armed {arming}: {found} instead of {old} or {new}; "
+                                     f"arrived: {arrived}")
+        if figures.states % FSCK_EVERY == 0:
+            _fsck_fat(replay.disk, figures)
+        if figures.states % READERS_EVERY == 0:
+            _other_readers(replay.disk, Fat(file), figures)
+    os.close(file)
+    return figures
+
+
+def _fsck_fat(disk: Path, figures: Figures) -> None:
+    done = subprocess.run(["/usr/sbin/fsck.fat", "-n", str(disk)], capture_output=True, text=True, errors="replace")
+    found = {re.sub(r"[\d/,]+", "N", line).split(":")[-1].strip() for line in done.stdout.splitlines()
+             if not FORGIVEN.match(line)}
+    figures.count("fsck.fat: " + ("; ".join(sorted(found)) or "clean"))
+
+
+def _other_readers(disk: Path, fat: Fat, figures: Figures) -> None:
+    """mtools and GRUB's own file system code must read the same."""
+    for path in sorted(fat.files):
+        if not path.startswith(("loader/", "grub/")):
+            continue
+        ours = fat.read(path)
+        mtools = subprocess.run(["mtype", "-i", str(disk), f"::{path}"], capture_output=True)
+        grub = subprocess.run(["grub-fstest", str(disk), "cat", f"(loop0)/{path}"], capture_output=True)
+        for name, other in (("mtools", mtools), ("GRUB", grub)):
+            same = (other.stdout == ours) if ours is not None else other.returncode != 0
+            figures.count(f"{name} reads the same" if same else f"{name} reads something else")
+            if not same:
+                figures.wrong.append(f"{name} reads {path} as {other.stdout[:80]!r}, not {(ours or b'')[:80]!r}")
+
+
+class _Disk:
+    """The Medium that tests/fakes/tablereader.py wants, over a file."""
+
+    sector = 512
+
+    def __init__(self, file: int) -> None:
+        self._file, self.size = file, os.fstat(file).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._file, length, offset)
+
+
+def _views(file: int, disk: Path, table: str) -> dict[str, object]:
+    medium = _Disk(file)
+    listed = subprocess.run(["/sbin/sfdisk", "--json", str(disk)], capture_output=True, text=True).stdout
+    libfdisk = json.loads(listed)["partitiontable"] if listed else {}
+    views: dict[str, object] = {"libfdisk": (libfdisk.get("id"), str(libfdisk.get("partitions")))}
+    if table == "dos":
+        return {**views, "Linux": tablereader.kernel_mbr(medium)}  # type: ignore[arg-type]
+    grub = tablereader.grub(medium)  # type: ignore[arg-type]
+    return {**views, "Linux": tablereader.linux(medium), "UEFI": tablereader.uefi(medium),  # type: ignore[arg-type]
+            "GRUB's boot partition": grub and grub[1][0]}
+
+
+def partition_table(record: Record) -> Figures:
+    figures = Figures("partition table")
+    gap = (34 * 512, MARK_AT + 512 - 34 * 512)  # nobody reads it; the marks are there
+    first = (0, 34 * 512)
+    replay = record.rebuild("table.img", only=(first, (sum(gap), MIB - sum(gap)), (record.size - MIB, MIB)))
+    file = os.open(replay.disk, os.O_RDONLY)
+    before: dict[str, object] = {}
+    after: dict[str, object] = {}
+    for torn in torn_states(replay, exhaustive=10, samples=300):
+        now = _views(file, replay.disk, record.table)
+        figures.states += 1
+        if torn.first:
+            figures.epochs += 1
+            before = now
+        elif torn.last:
+            after = now
+            figures.changed += before != after
+        for reader, found in now.items():
+            if not found or found not in (before[reader], (after or now)[reader]):
+                figures.wrong.append(f"[{torn.begin}, {torn.end}): {reader} sees {found}")
+    os.close(file)
+    return figures
+
+
+def state_partition(record: Record) -> Figures:
+    """From the moment on at which the boot partition says that it was made."""
+    figures, replay = Figures("state partition"), record.partition(4)
+    made, copy = _marked(record), record.work / "state.img"
+    for torn in torn_states(replay, exhaustive=3, samples=2):
+        figures.epochs += torn.first
+        if torn.begin < made:
+            continue
+        figures.states += 1
+        DiskImage(replay.disk).copy(copy)
+        done = subprocess.run(["/sbin/e2fsck", "-f", "-p", str(copy)], capture_output=True, text=True)
+        figures.count(f"e2fsck: {done.returncode}")
+        if done.returncode > 1:
+            figures.wrong.append(f"[{torn.begin}, {torn.end}): {done.stdout[-300:]}")
+        for name in ("transaction.json", "slots.json", "duties.json"):
+            raw = subprocess.run(["/sbin/debugfs", "-c", "-R", f"cat {name}", str(copy)], capture_output=True).stdout
+            try:
+                figures.count(f"{name}: {'whole' if raw and json.loads(raw) else 'not there'}")
+            except ValueError:
+                figures.wrong.append(f"[{torn.begin}, {torn.end}): {name} is {raw[:100]!r}")
+    return figures
+
+
+def _marked(record: Record) -> int:
+    """Where in the log the marker on the boot partition became durable."""
+    replay = record.partition(1)
+    file = os.open(replay.disk, os.O_RDONLY)
+    try:
+        for position in record.log.flushes():
+            replay.to(position)
+            raw = Fat(file).read("k8r/state")
+            if raw and raw.strip():
+                return position
+    finally:
+        os.close(file)
+        replay.close()
+    return len(record.log.entries)
+
+
+FAMILIES = {"boot": boot_partition, "table": partition_table, "state": state_partition}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path, nargs="+")
+    parser.add_argument("--only", choices=FAMILIES, action="append")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    total, told = collections.Counter[str](), {}
+    for directory in args.record:
+        record = Record(directory)
+        for name in args.only or FAMILIES:
+            started = time.monotonic()
+            figures = FAMILIES[name](record)
+            sys.stdout.write(f"{directory.name}: {figures}\n    ({time.monotonic() - started:.0f} s)\n")
+            sys.stdout.flush()
+            told[f"{directory.name} {name}"] = asdict(figures)
+            total.update(states=figures.states, wrong=len(figures.wrong))
+    sys.stdout.write(f"{total['states']} states, {total['wrong']} wrong\n")
+    if args.json:
+        args.json.write_text(json.dumps(told, indent=1) + "\n")
+    return 1 if total["wrong"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
