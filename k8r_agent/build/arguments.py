@@ -36,6 +36,13 @@ def _file(text: str) -> Path:
     return path
 
 
+def _directory(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a directory")
+    return path
+
+
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="the result as JSON on standard output")
@@ -49,7 +56,7 @@ def _packing(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--release", type=_whole(1), required=True, metavar="N", help="nodes accept no lower one")
     group.add_argument("--version", required=True, metavar="V", help="for people, such as 2026.11.2")
     group.add_argument("--compatible", action="append", metavar="BOARD", help="repeatable; default generic-x86_64")
-    group.add_argument("--kubernetes", default="", metavar="V", help="Kubernetes version inside, if any")
+    group.add_argument("--kubernetes", default="", metavar="X.Y.Z", help="Kubernetes version inside, if any")
     group.add_argument("--compression", choices=COMPRESSIONS, default="zstd", help="default zstd")
     group.add_argument("--level", type=_whole(1), default=9, metavar="N", help="of zstd, 1 to 22; default 9")
     group.add_argument("--sign-key", type=Path, metavar="KEY", help="SSH private key that signs the manifest")
@@ -75,6 +82,12 @@ def _build(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--signers", type=_file, action="append", default=[], metavar="FILE",
                        help="allowed_signers lines besides that of --sign-key; repeatable")
     group.add_argument("--size", type=_size, default=0, metavar="SIZE", help="of the image; default: what it needs")
+    group = verb.add_argument_group("Kubernetes, of the version that --kubernetes names")
+    group.add_argument("--kubernetes-packages", default="", metavar="DIR|URL",
+                       help="kubeadm, kubelet and kubectl: .deb files, or the apt repository of that minor version")
+    group.add_argument("--kubernetes-key", type=_file, metavar="FILE", help="OpenPGP key of that repository")
+    group.add_argument("--preload", type=_directory, metavar="DIR",
+                       help="container images (*.tar) that the image carries, for nodes that reach no registry")
     group = verb.add_argument_group("the build")
     group.add_argument("--out", type=Path, required=True, metavar="DIR", help="DIR/bundle, DIR/image.img, DIR/boot/")
     group.add_argument("--cache", type=Path, default=Path("build/cache/apt"), metavar="DIR",

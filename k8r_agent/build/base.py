@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from k8r_agent.build.hostapt import acquire_options, host_sources
+from k8r_agent.build.kubernetes import Packages
 from k8r_agent.build.options import ARCHITECTURE, GoldenOptions
 from k8r_agent.build.progress import Progress
 from k8r_agent.effects.commands import FullCommands
@@ -91,10 +92,14 @@ def sources_for(options: GoldenOptions) -> dict[str, str]:
     return {"mirror": options.mirror}
 
 
-def plan_base(options: GoldenOptions, commands: FullCommands) -> BasePlan:
+def plan_base(options: GoldenOptions, commands: FullCommands, kubernetes: Packages | None = None) -> BasePlan:
+    sources = sources_for(options)
+    if kubernetes is not None:
+        sources["kubernetes.sources"] = kubernetes.source()
     wanted = {*PACKAGES, options.kernel, *options.packages, *deb_depends(options.debs, commands),
+              *(kubernetes.names() if kubernetes else ()),
               *(name for loader in options.loaders for name in LOADER_PACKAGES[loader])}
-    return BasePlan(suite=options.suite, packages=tuple(sorted(wanted)), sources=sources_for(options),
+    return BasePlan(suite=options.suite, packages=tuple(sorted(wanted)), sources=sources,
                     apt_options=acquire_options(commands), epoch=options.epoch)
 
 

@@ -30,8 +30,17 @@ def inside(tree: Path, argv: Sequence[str], *, epoch: int, log: Path, commands: 
     """Raises CommandFailed with the end of the log."""
     env = {"SOURCE_DATE_EPOCH": str(epoch), "DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true",
            "PYTHONHASHSEED": "0", "TZ": "UTC"}
-    commands.run(["unshare", "--mount", "--pid", "--ipc", "--net", "--uts", "--fork", "--kill-child", f"--root={tree}",
-                  "--wd=/", "--mount-proc", *argv], timeout=timeout, log=log, env=env)
+    commands.run([*_entered(tree), *argv], timeout=timeout, log=log, env=env)
+
+
+def output(tree: Path, argv: Sequence[str], *, commands: FullCommands, timeout: float = 60.0) -> str:
+    """What a program in the tree prints. Raises CommandFailed."""
+    return commands.run([*_entered(tree), *argv], timeout=timeout).stdout
+
+
+def _entered(tree: Path) -> list[str]:
+    return ["unshare", "--mount", "--pid", "--ipc", "--net", "--uts", "--fork", "--kill-child", f"--root={tree}",
+            "--wd=/", "--mount-proc"]
 
 
 def install(tree: Path, debs: Sequence[Path], *, epoch: int, log: Path, commands: FullCommands) -> None:

@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from k8r_agent.build import assets, base, bundle, chroot, ext4, inputs, loaders, tree
-from k8r_agent.build.options import BundleOptions, GoldenOptions
+from k8r_agent.build import assets, base, bundle, chroot, ext4, inputs, kubernetes, loaders, preload, tree
+from k8r_agent.build.options import BundleOptions, GoldenOptions, KubernetesOptions
 from k8r_agent.build.progress import Progress
 from k8r_agent.effects.commands import FullCommands
 from k8r_agent.errors import BuildError, UsageError
@@ -64,7 +64,8 @@ def build(golden: GoldenOptions, packing: BundleOptions, *, place: Place, size: 
     if os.geteuid() != 0:
         raise UsageError("building an image needs root", why="files of the image belong to root and to system users")
     place.cache.mkdir(parents=True, exist_ok=True)
-    plan = base.plan_base(golden, commands)
+    packages = kubernetes_packages(golden, place, commands)
+    plan = base.plan_base(golden, commands, packages)
     wanted = inputs.key(golden, packing, size=size, base=plan.key(),
                         signing_key=inputs.file_hash(key) if key else "")
     if not force and not refresh and inputs.fresh(place.out, wanted):
@@ -74,6 +75,8 @@ def build(golden: GoldenOptions, packing: BundleOptions, *, place: Place, size: 
     place.log.unlink(missing_ok=True)
     shutil.rmtree(place.work, ignore_errors=True)
     place.work.mkdir()
+    if packages is not None and packages.directory is not None:
+        packages.directory.make()
     tar = base.make_base(plan, cache=place.cache, work=place.work, log=place.log, refresh=refresh, commands=commands,
                          progress=progress)
     boot, system = _system(golden, tar, place, commands, progress)
@@ -86,6 +89,10 @@ def build(golden: GoldenOptions, packing: BundleOptions, *, place: Place, size: 
     return Outcome(place=place, made=made)
 
 
+def kubernetes_packages(golden: GoldenOptions, place: Place, commands: FullCommands) -> kubernetes.Packages | None:
+    return None if golden.kubernetes is None else kubernetes.Packages(golden.kubernetes, place.cache, commands)
+
+
 def _system(golden: GoldenOptions, tar: Path, place: Place, commands: FullCommands,
             progress: Progress) -> tuple[BootAssets, str]:
     """The finished tree in place.work/tree; returns its boot assets and the name of its system."""
@@ -96,6 +103,8 @@ def _system(golden: GoldenOptions, tar: Path, place: Place, commands: FullComman
     progress.step(f"installing {', '.join(deb.name for deb in golden.debs) or 'nothing more'}")
     chroot.install(root, golden.debs, epoch=golden.epoch, log=place.log, commands=commands)
     tree.configure(root, golden)
+    if golden.kubernetes is not None:
+        _kubernetes(root, golden.kubernetes, commands, progress)
     loaders.put_into(root, golden.loaders, work=place.work, commands=commands)
     progress.step("making the initramfs")
     version = chroot.make_initramfs(root, epoch=golden.epoch, log=place.log, commands=commands)
@@ -104,6 +113,18 @@ def _system(golden: GoldenOptions, tar: Path, place: Place, commands: FullComman
     assets.write_directory(boot, place.boot)
     place.packages.write_text(package_list((root / "var/lib/dpkg/status").read_text()))
     return boot, tree.os_name(root)
+
+
+def _kubernetes(root: Path, wanted: KubernetesOptions, commands: FullCommands, progress: Progress) -> None:
+    asked = kubernetes.configure(root, wanted, commands=commands)
+    if wanted.preload is None:
+        return
+    found = preload.read(wanted.preload)
+    preload.put_into(root, wanted.preload, found)
+    missing = kubernetes.missing(asked, (image for images in found.values() for image in images))
+    if missing:
+        progress.note(f"kubeadm {wanted.version} asks also for container images that are not preloaded: "
+                      f"{', '.join(missing)}")
 
 
 def _file_system(golden: GoldenOptions, place: Place, size: int, commands: FullCommands, progress: Progress) -> None:

@@ -33,11 +33,13 @@ def key(golden: GoldenOptions, bundle: BundleOptions, *, size: int, base: str, s
     def plain(options: object) -> dict[str, str]:
         return {k: str(v) for k, v in dataclasses.asdict(options).items()}  # type: ignore[call-overload]
 
+    preload = golden.kubernetes.preload if golden.kubernetes else None
     parts = {
         "golden": plain(dataclasses.replace(golden, debs=(), node_sources=None)),
         "bundle": plain(bundle), "size": size, "base": base, "signing_key": signing_key,
         "debs": [file_hash(deb) for deb in golden.debs],
         "node_sources": golden.node_sources.read_text() if golden.node_sources else "",
+        "preload": [(path.name, file_hash(path)) for path in sorted(preload.glob("*.tar"))] if preload else [],
         "tool": [file_hash(path) for path in _own_sources()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

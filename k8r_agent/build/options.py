@@ -13,6 +13,17 @@ ARCHITECTURE = "amd64"
 
 
 @dataclass(frozen=True, kw_only=True)
+class KubernetesOptions:
+    """Kubernetes in the image. `packages` is a directory of .deb files or the URL of a flat apt repository, `preload`
+    a directory of container image archives."""
+
+    version: str  # 1.31.4
+    packages: str
+    key: Path | None = None
+    preload: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GoldenOptions:
     """The system inside the image. `mirror` is a URL, a sources file, or "" for the host's own apt sources."""
 
@@ -29,6 +40,7 @@ class GoldenOptions:
     signers: str = ""  # text of an allowed_signers file, "" for none
     authorized_keys: str = ""
     epoch: int = 0
+    kubernetes: KubernetesOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

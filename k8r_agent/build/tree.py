@@ -62,40 +62,40 @@ _DOCUMENTATION = ("usr/share/man", "usr/share/info", "usr/share/locale")
 def prepare(tree: Path) -> None:
     """Before packages are installed and the initramfs is made."""
     modules = tree / "etc/initramfs-tools/modules"
-    _write(modules, "# Needed before the root is mounted, on any machine.\n" + "\n".join(INITRAMFS_MODULES) + "\n")
-    _write(tree / "etc/initramfs-tools/conf.d/k8r-image", INITRAMFS_CONF)
+    write(modules, "# Needed before the root is mounted, on any machine.\n" + "\n".join(INITRAMFS_MODULES) + "\n")
+    write(tree / "etc/initramfs-tools/conf.d/k8r-image", INITRAMFS_CONF)
     # No service may start while packages are configured.
-    _write(tree / "usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", mode=0o755)
+    write(tree / "usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", mode=0o755)
 
 
 def configure(tree: Path, options: GoldenOptions) -> None:
     """What makes it a node's image: release, keys, network, no identity."""
-    _write(tree / "usr/lib/k8r/release", f"{options.release}\n")
-    _write(tree / "usr/lib/k8r/version", f"{options.version}\n")
+    write(tree / "usr/lib/k8r/release", f"{options.release}\n")
+    write(tree / "usr/lib/k8r/version", f"{options.version}\n")
     if options.signers:
-        _write(tree / "usr/lib/k8r/allowed_signers", options.signers)
+        write(tree / "usr/lib/k8r/allowed_signers", options.signers)
     # Only now: Debian's packages ask the presets before they enable their units.
-    _write(tree / "usr/lib/systemd/system-preset/00-k8r.preset", PRESET)
-    _write(tree / "usr/lib/systemd/network/80-k8r-ethernet.network", NETWORK)
-    for link, service in _NETWORKD:
-        _link(tree / "etc/systemd/system" / link, f"/lib/systemd/system/{service}")
+    write(tree / "usr/lib/systemd/system-preset/00-k8r.preset", PRESET)
+    write(tree / "usr/lib/systemd/network/80-k8r-ethernet.network", NETWORK)
+    for name, service in _NETWORKD:
+        link(tree / "etc/systemd/system" / name, f"/lib/systemd/system/{service}")
     if options.authorized_keys:
         (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
-        _write(tree / "root/.ssh/authorized_keys", options.authorized_keys, mode=0o600)
+        write(tree / "root/.ssh/authorized_keys", options.authorized_keys, mode=0o600)
     for directory, mode in (("boot/firmware", 0o755), ("var/lib/k8r", 0o700)):
         (tree / directory).mkdir(parents=True, exist_ok=True)
         (tree / directory).chmod(mode)
     for unit in _MASKED:
         for wanted in (tree / "etc/systemd/system").glob(f"*.wants/{unit}"):
             wanted.unlink()
-        _link(tree / "etc/systemd/system" / unit, "/dev/null")
+        link(tree / "etc/systemd/system" / unit, "/dev/null")
     _os_release(tree, options)
 
 
 def _os_release(tree: Path, options: GoldenOptions) -> None:
     path = tree / "usr/lib/os-release"
     kept = [line for line in path.read_text().splitlines() if not line.startswith(("IMAGE_ID=", "IMAGE_VERSION="))]
-    _write(path, "\n".join([*kept, "IMAGE_ID=k8r", f'IMAGE_VERSION="{options.version}"']) + "\n")
+    write(path, "\n".join([*kept, "IMAGE_ID=k8r", f'IMAGE_VERSION="{options.version}"']) + "\n")
 
 
 def os_name(tree: Path) -> str:
@@ -118,13 +118,13 @@ def clean(tree: Path, options: GoldenOptions) -> None:
             _empty(tree / name)
     _drop_logs(tree / "var/log")
     _drop_documentation(tree / "usr/share/doc")
-    _write(tree / "etc/machine-id", "uninitialized\n", mode=0o444)
-    _write(tree / "etc/fstab", "# Empty: the initramfs resolves the root from the disk that the firmware booted.\n")
+    write(tree / "etc/machine-id", "uninitialized\n", mode=0o444)
+    write(tree / "etc/fstab", "# Empty: the initramfs resolves the root from the disk that the firmware booted.\n")
     if options.node_sources is not None:
         name = "k8r.sources" if options.node_sources.suffix == ".sources" else "k8r.list"
-        _write(tree / "etc/apt/sources.list.d" / name, options.node_sources.read_text())
+        write(tree / "etc/apt/sources.list.d" / name, options.node_sources.read_text())
     resolved = (tree / "usr/lib/systemd/systemd-resolved").exists()
-    _link(tree / "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf" if resolved else "../run/resolv.conf")
+    link(tree / "etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf" if resolved else "../run/resolv.conf")
     _shadow(tree / "etc/shadow", options.epoch // 86400)
     _clamp_times(tree, options.epoch)
 
@@ -156,7 +156,7 @@ def _shadow(path: Path, day: int) -> None:
         if len(fields) > 2 and fields[2]:
             fields[2] = str(day)
         lines.append(":".join(fields))
-    _write(path, "\n".join(lines) + "\n", mode=stat.S_IMODE(path.stat().st_mode))
+    write(path, "\n".join(lines) + "\n", mode=stat.S_IMODE(path.stat().st_mode))
 
 
 def _clamp_times(tree: Path, epoch: int) -> None:
@@ -172,14 +172,14 @@ def _clamp(path: str, epoch: int) -> None:
         os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
-def _write(path: Path, text: str, *, mode: int = 0o644) -> None:
+def write(path: Path, text: str, *, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.write_text(text)
     path.chmod(mode)
 
 
-def _link(path: Path, target: str) -> None:
+def link(path: Path, target: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or path.exists():
         path.unlink()

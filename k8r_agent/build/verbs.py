@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from k8r_agent.build import assets, base, bundle, disk, golden, signing
+from k8r_agent.build import assets, base, bundle, disk, golden, kubernetes, signing
 from k8r_agent.build.options import BundleOptions, DiskOptions, GoldenOptions
 from k8r_agent.build.progress import Progress
 from k8r_agent.build.seeds import source_date_epoch
@@ -50,13 +50,15 @@ def build(args: argparse.Namespace, commands: FullCommands, progress: Progress) 
         debs=tuple(path.resolve() for path in args.deb), kernel=args.kernel, suite=args.suite,
         packages=tuple(args.package), mirror=args.mirror, node_sources=args.node_sources,
         cmdline=assets.check_cmdline(args.cmdline), signers=_signers(args, commands),
-        authorized_keys=_text_of(args.authorized_key), epoch=epoch)
+        authorized_keys=_text_of(args.authorized_key), epoch=epoch,
+        kubernetes=kubernetes.options(version=args.kubernetes, packages=args.kubernetes_packages,
+                                      key=args.kubernetes_key, preload=args.preload))
     packing = _packing(args, epoch)
     place = golden.Place(out=args.out.resolve(), cache=args.cache.resolve())
     if not options.signers:
         progress.note("no --sign-key and no --signers: nodes of this image accept no signed bundle")
     if args.dry_run:
-        plan = base.plan_base(options, commands)
+        plan = base.plan_base(options, commands, golden.kubernetes_packages(options, place, commands))
         return {"dry_run": True, "out": str(place.out), "packages": list(plan.packages), "sources": dict(plan.sources),
                 "base_cached": (place.cache / f"base-{plan.key()}.tar").exists(), "epoch": epoch}
     outcome = golden.build(options, packing, place=place, size=args.size, key=args.sign_key, refresh=args.refresh,
