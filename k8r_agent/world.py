@@ -85,11 +85,12 @@ class _Parts:
         return NodeDisks(self._commands, primary=lambda: self._boot.state().primary)
 
     def _make_state(self) -> NodeStatePartition:
+        from k8r_agent.cluster.role import state_role
         from k8r_agent.effects.statemount import StateMounts
         from k8r_agent.effects.statepartition import NodeStatePartition
 
         return NodeStatePartition(disks=self._disks, boot_files=self._boot_files, mounts=StateMounts(self._commands),
-                                  role=self._settings.node.role, foreign=self._settings.disk.foreign_state)
+                                  role=state_role(self._settings), foreign=self._settings.disk.foreign_state)
 
     def _make_bundles(self) -> Bundles:
         from k8r_agent.image.bundle import Bundles as RealBundles

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from k8r_agent.cli.console import Console
 from k8r_agent.config import ConfigProblems, fragments, legacy, read_all
 from k8r_agent.config.merge import Loaded, merge
-from k8r_agent.config.table import BY_NAME, SECTIONS, TABLE, Setting, toml_text
+from k8r_agent.config.setting import Setting
+from k8r_agent.config.settings import SECRETS
+from k8r_agent.config.table import BY_NAME, SECTIONS, TABLE, toml_text
 from k8r_agent.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def run_show(args: Namespace, console: Console, node: Node) -> int:
         console.say(toml_text(row, _value(loaded, row)))
     else:
         console.say(*_lines(loaded))
-    console.result({"settings": asdict(loaded.settings), "origin": dict(loaded.origin), "files": list(loaded.files),
+    console.result({"settings": _shown(loaded), "origin": dict(loaded.origin), "files": list(loaded.files),
                     "problems": [problem.as_dict() for problem in loaded.problems], "notes": list(loaded.notes)})
     if loaded.problems:
         console.note("", f"{len(loaded.problems)} statements are wrong and not used: `k8r-agent config check`")
@@ -47,12 +49,24 @@ def _value(loaded: Loaded, row: Setting) -> object:
     return getattr(getattr(loaded.settings, row.section), row.key)
 
 
+def _assignment(row: Setting, value: object) -> str:
+    return f"{'# ' if value is None else ''}{row.key} = {toml_text(row, value)}"
+
+
+def _shown(loaded: Loaded) -> dict[str, dict[str, object]]:
+    """The settings for programs; of a secret only whether it is set."""
+    found: dict[str, dict[str, object]] = asdict(loaded.settings)
+    for section, key in (name.split(".") for name in SECRETS):
+        found[section][key] = bool(found[section][key])
+    return found
+
+
 def _lines(loaded: Loaded) -> list[str]:
     """A complete configuration file that says where each line comes from."""
     lines: list[str] = []
     for section in SECTIONS:
         rows = [row for row in TABLE if row.section == section]
-        texts = [f"{row.key} = {toml_text(row, _value(loaded, row))}" for row in rows]
+        texts = [_assignment(row, _value(loaded, row)) for row in rows]
         width = min(48, max(map(len, texts)))
         lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
         lines += [f"{text.ljust(width)}  # {loaded.origin.get(row.name, 'default')}"

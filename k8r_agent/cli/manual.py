@@ -78,7 +78,7 @@ def _settings() -> str:
         for row in TABLE:
             if row.section == section:
                 meaning = f"{row.help[0].upper()}{row.help[1:]}. {row.doc}"
-                default = f"Default: `{toml_text(row, row.default)}`."
+                default = "Default: not set." if row.default is None else f"Default: `{toml_text(row, row.default)}`."
                 lines += [f"**{row.key}** = *{row.kind}*", f":   {meaning} {default}", ""]
     return "\n".join(lines)
 

@@ -6,11 +6,14 @@ means that a typing error costs one statement, not the file: a node must still b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from k8r_agent.config.settings import SECRETS
 from k8r_agent.errors import ConfigError
+from k8r_agent.model.secrets import redact
 
 MAX_FILE = 256 << 10  # bytes; a larger file is not a configuration
 
@@ -122,9 +125,16 @@ def _statements(lines: list[str], file: Path) -> Iterator[Entry | ConfigError]:
             used, parsed, why = _assignment(lines, at)
             at += used
             if parsed is None:
-                yield ConfigError(f"{line[:60]!r} cannot be understood", where=where, why=why, hint=_advice(line))
+                yield ConfigError(f"{_quoted(line)} cannot be understood", where=where, why=why, hint=_advice(line))
             else:
                 yield from _flatten(section, parsed, where)
+
+
+def _quoted(line: str) -> str:
+    """Of a secret only its name, however broken it is."""
+    key = re.split(r"[\s=]", line, maxsplit=1)[0]
+    secret = any(key in (name, name.split(".")[1]) for name in SECRETS)
+    return f"what follows {key}" if secret else repr(redact(line)[:60])
 
 
 def _section(line: str) -> str | None:

@@ -6,16 +6,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from k8r_agent.config import legacycluster
 from k8r_agent.config.fragments import Entry, Fragment, read_as
 from k8r_agent.errors import ConfigError
+from k8r_agent.model.secrets import redact
 
 IMAGE_FILES = ("image.img.xz", "boot.tar.xz")
-# No step of this release uses these: they are recognised so that nobody takes them for typing errors.
-NOT_YET = ("K8S_VERSION", "CONTROL_PLANE_ENDPOINT", "TOKEN_TTL", "POD_NETWORK_CIDR", "CNI_TYPE", "CALICO_VERSION",
-           "KUBEADM_JOIN_STRING")
-BUILD_ONLY = ("IMAGE",)
-KNOWN = ("HTTP_IMAGE_URL", *NOT_YET, *BUILD_ONLY)
-_SECRET = ("KUBEADM_JOIN_STRING",)
+ELSEWHERE = {
+    "IMAGE": "belongs to the build host and is not used on a node",
+    "K8S_VERSION": "says what an image is built with (k8r-image build --kubernetes); on a node the version of its "
+                   "kubeadm counts",
+}
+KNOWN = ("HTTP_IMAGE_URL", *legacycluster.NAMES, *ELSEWHERE)
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _PIECE = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|([^\s'"#;&|<>()`$\\]+)""", re.DOTALL)
 
@@ -25,30 +27,36 @@ def read(file: Path) -> Fragment:
 
 
 def parse(text: str, file: Path) -> Fragment:
-    entries: list[Entry] = []
+    """Of a variable that is set twice the last counts, as in a shell; an empty one is one that is not set."""
+    said: dict[str, Entry] = {}
     problems: list[ConfigError] = []
-    notes: list[str] = []
     for found in _assignments(text, file):
         if isinstance(found, ConfigError):
             problems.append(found)
-        elif found.key == "HTTP_IMAGE_URL":
-            if found.value:
-                entries.append(Entry(section="update", key="source", value=_prefix(str(found.value)),
-                                     where=found.where))
-                notes.append(f"{found.where}: HTTP_IMAGE_URL is used as update.source. Images without a manifest "
-                             "are accepted from there only with update.allow_legacy = true in /etc/k8r/agent.toml")
         else:
-            notes.append(f"{found.where}: {_remark(found)}")
+            said[found.key] = found
+    entries: list[Entry] = []
+    said = {name: entry for name, entry in said.items() if entry.value}
+    notes = [f"{entry.where}: {name} {_remark(name)}" for name, entry in said.items()
+             if name not in legacycluster.NAMES]
+    if url := said.get("HTTP_IMAGE_URL"):
+        entries.append(Entry(section="update", key="source", value=_prefix(str(url.value)), where=url.where))
+    for item in legacycluster.translate(said):
+        if isinstance(item, str):
+            notes.append(item)
+        else:
+            (entries if isinstance(item, Entry) else problems).append(item)  # type: ignore[arg-type]
+    if legacycluster.JOIN not in said and not problems:  # a join string that cannot be read is not an absent one
+        entries.append(Entry(section="kubernetes", key="initialise", value=True, where=str(file)))
+        notes.append(f"{file}: without {legacycluster.JOIN} this node may make a new cluster")
     return Fragment(path=file, entries=tuple(entries), problems=tuple(problems), notes=tuple(notes))
 
 
-def _remark(entry: Entry) -> str:
-    if entry.key in BUILD_ONLY:
-        return f"{entry.key} belongs to the build host and is not used on a node"
-    if entry.key in NOT_YET:
-        shown = "(secret)" if entry.key in _SECRET and entry.value else repr(entry.value)
-        return f"{entry.key} = {shown} is recognised but not used: this release has no Kubernetes steps yet"
-    return f"{entry.key} is not a variable of k8r and is ignored"
+def _remark(name: str) -> str:
+    if name == "HTTP_IMAGE_URL":
+        return ("is used as update.source. Images without a manifest are accepted from there only with "
+                "update.allow_legacy = true in /etc/k8r/agent.toml")
+    return ELSEWHERE.get(name, "is not a variable of k8r and is ignored")
 
 
 def _prefix(url: str) -> str:
@@ -69,7 +77,7 @@ def _assignments(text: str, file: Path) -> Iterator[Entry | ConfigError]:
         where = f"{file}:{start + 1}"
         match = _ASSIGNMENT.fullmatch(line)
         if not match:
-            yield ConfigError(f"{line[:60]!r} is not an assignment", where=where,
+            yield ConfigError(f"{redact(line)[:60]!r} is not an assignment", where=where,
                               why="the file is read as data, its commands are not run", hint='write NAME="value"')
             continue
         raw = match[2]

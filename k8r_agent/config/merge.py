@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from k8r_agent.config.conflicts import conflicts
 from k8r_agent.config.fragments import Entry, Fragment
 from k8r_agent.config.settings import Settings
 from k8r_agent.config.table import BY_NAME, SECTIONS, TABLE
@@ -40,7 +41,7 @@ def merge(fragments: Iterable[Fragment]) -> Loaded:
                 origin[name] = entry.where
             except ConfigError as problem:
                 problems.append(problem)
-    problems += _consistent(values, origin)
+    problems += conflicts(values, origin)
     return Loaded(settings=_settings(values), origin=origin, files=tuple(files), problems=tuple(problems),
                   notes=tuple(notes))
 
@@ -78,29 +79,6 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known are: {', '.join(names)}"
-
-
-def _consistent(values: dict[str, object], origin: dict[str, str]) -> list[ConfigError]:
-    """What holds between keys. A gateway that cannot work is dropped, so that the address still does."""
-    gateway, address = str(values.get("network.gateway", "")), str(values.get("network.address", ""))
-    if not gateway:
-        return []
-    import ipaddress
-
-    where = origin["network.gateway"]
-    problem = None
-    if not address:
-        problem = ConfigError("network.gateway is set without network.address", where=where,
-                              hint="set both, or neither for DHCP")
-    else:
-        network, hop = ipaddress.ip_interface(address).network, ipaddress.ip_address(gateway)
-        if hop.version != network.version or (hop not in network and not hop.is_link_local):
-            problem = ConfigError(f"network.gateway {gateway} is not in the network {network} of network.address",
-                                  where=where)
-    if problem is None:
-        return []
-    del values["network.gateway"], origin["network.gateway"]
-    return [problem]
 
 
 def _settings(values: Mapping[str, object]) -> Settings:

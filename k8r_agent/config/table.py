@@ -5,32 +5,9 @@ Defaults are those of the dataclasses in settings.py and stand nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from k8r_agent.config import clustertable
 from k8r_agent.config import readers as r
-from k8r_agent.config.settings import Settings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """`kind` names the type for people; `doc` is a paragraph of the manual page; completion offers `values`."""
-
-    section: str
-    key: str
-    read: r.Reader
-    kind: str
-    help: str
-    doc: str
-    values: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return f"{self.section}.{self.key}"
-
-    @property
-    def default(self) -> object:
-        return getattr(getattr(Settings(), self.section), self.key)
-
+from k8r_agent.config.setting import Setting
 
 SECTIONS = {
     "node": "What the node is.",
@@ -39,6 +16,7 @@ SECTIONS = {
     "disk": "Sizes on the disk. They are used once, at first boot; changing them later has no effect.",
     "update": "Where new releases come from and what is accepted.",
     "boot": "How long and how often a boot may try.",
+    "kubernetes": "The node's place in a cluster.",
 }
 
 TABLE: tuple[Setting, ...] = (
@@ -49,11 +27,14 @@ TABLE: tuple[Setting, ...] = (
             "or the one that was captured before a reinstall.",
     ),
     Setting(
-        section="node", key="role", read=r.choice("worker", "control-plane", aliases={"master": "control-plane"}),
-        kind="worker or control-plane", values=("worker", "control-plane"),
+        section="node", key="role",
+        read=r.choice("auto", "worker", "control-plane", aliases={"master": "control-plane"}),
+        kind="auto, worker or control-plane", values=("auto", "worker", "control-plane"),
         help="role in the cluster",
-        doc="Decides the label of the state partition (`k8r-state` or `masterpersistent`). `master` is accepted and "
-            "means `control-plane`.",
+        doc="`auto`: what the state partition keeps decides, then its label (`masterpersistent` means control "
+            "plane), then join information (worker), then `kubernetes.initialise` (control plane). `master` is "
+            "accepted and means `control-plane`. The first boot decides the label of the state partition (`k8r-state` "
+            "or `masterpersistent`).",
     ),
     Setting(
         section="access", key="user", read=r.user, kind="user name",
@@ -151,13 +132,19 @@ TABLE: tuple[Setting, ...] = (
         doc="`offer`: the node stays up in the image slot, reachable over SSH, and says so. `reinstall`: it rewrites "
             "the working slot by itself.",
     ),
+    *clustertable.ROWS,
 )
 
 BY_NAME = {row.name: row for row in TABLE}
 
 
 def toml_text(row: Setting, value: object) -> str:
-    """A value as it would be written in a file; sizes and durations with the largest unit that keeps them exact."""
+    """A value as it would be written in a file; sizes and durations with the largest unit that keeps them exact.
+    "" for what no file can say, because TOML has no null. A secret is not shown."""
+    if row.secret and value:
+        return '""  # set, not shown'
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if row.kind == "size":

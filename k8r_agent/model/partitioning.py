@@ -97,8 +97,8 @@ def _renamed(disk: Disk, partitions: tuple[Partition, ...], role: str) -> tuple[
 
 
 def state_label(role: str) -> str:
-    """Name of the state partition and label of its file system. `master` is the old word for control-plane."""
-    return STATE_LABELS["control-plane" if role == "master" else role]
+    """Name of the state partition and label of its file system."""
+    return STATE_LABELS[role]
 
 
 def _identified(disk: Disk, wanted: tuple[Partition, ...], new_id: Callable[[], str], *, fresh: bool) -> Layout:

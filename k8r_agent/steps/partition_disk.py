@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from k8r_agent.cluster.role import state_role
 from k8r_agent.model.layout import STATE, WORKING
 from k8r_agent.model.partitioning import Layout, plan
 from k8r_agent.ports.step import World
@@ -28,7 +29,7 @@ class PartitionDisk:
             raise mistake
         disk = world.disks.own()
         wanted = plan(disk, image_size=world.settings.disk.image_size, state_size=world.settings.disk.state_size,
-                      role=world.settings.node.role, new_id=lambda: str(uuid.uuid4()))
+                      role=state_role(world.settings), new_id=lambda: str(uuid.uuid4()))
         if wanted is None:
             if not disk.fault:
                 return

@@ -48,7 +48,7 @@ def test_show_says_when_something_is_wrong(prompt: Prompt) -> None:
     assert prompt.run("config", "show") == Exit.BAD_CONFIG
     assert "config check" in prompt.err
     found = prompt.json("config", "show")
-    assert found["settings"]["node"]["role"] == "worker"
+    assert found["settings"]["node"]["role"] == "auto"
     assert "did you mean hostname?" in found["problems"][0]["hint"]
 
 

@@ -47,8 +47,7 @@ def test_a_flashed_disk() -> None:
     assert len({layout.id, "old", "one", "two", *(p.uuid for p in layout.partitions)}) == 8, "all IDs are fresh"
 
 
-@pytest.mark.parametrize("role, label", [("worker", "k8r-state"), ("control-plane", "masterpersistent"),
-                                         ("master", "masterpersistent")])
+@pytest.mark.parametrize("role, label", [("worker", "k8r-state"), ("control-plane", "masterpersistent")])
 def test_the_role_names_the_state_partition(role: str, label: str) -> None:
     assert wanted(disk(32 * GIB), role=role).partitions[3].name == label
 
