@@ -6,6 +6,7 @@ from pathlib import Path
 
 from k8r_agent.config import ConfigProblems, fragments
 from k8r_agent.config.merge import merge
+from k8r_agent.config.setting import Setting
 from k8r_agent.config.table import SECTIONS, TABLE, toml_text
 from k8r_agent.errors import UsageError
 
@@ -34,7 +35,12 @@ def template() -> str:
     lines = [_HEAD]
     for section, text in SECTIONS.items():
         lines.append(f"#[{section}]  # {text}")
-        lines += [f"#{row.key} = {toml_text(row, row.default)}  # {row.help}"
-                  for row in TABLE if row.section == section]
+        lines += [_line(row) for row in TABLE if row.section == section]
         lines.append("")
     return "\n".join(lines)
+
+
+def _line(row: Setting) -> str:
+    if row.default is None:  # nothing that could be written means "not set"
+        return f"# {row.key} = {row.kind}  # {row.help}"
+    return f"#{row.key} = {toml_text(row, row.default)}  # {row.help}"
