@@ -137,6 +137,12 @@ class BusError(K8rError):
     code = "bus"
 
 
+class ClusterError(K8rError):
+    """The API server, etcd or kubeadm did not do what they were asked, or cannot be reached."""
+
+    code = "cluster"
+
+
 class StepFailed(K8rError):
     code = "step-failed"
 
