@@ -27,7 +27,8 @@ PLAIN = KubernetesSettings()
 FULL = KubernetesSettings(
     endpoint="cluster.example.org:6443", token_ttl=7200, pod_cidr="10.244.0.0/16,fd00:1::/56",
     service_cidr="10.96.0.0/16", image_repository="mirror.example.org:5000/k8s",
-    taints=("a=b:NoSchedule", "c:NoExecute"), extra_sans=("public.example.org", "203.0.113.9"), labels=("disk=ssd", "rack=7"), patches="/etc/k8r/patches")
+    taints=("a=b:NoSchedule", "c:NoExecute"), extra_sans=("public.example.org", "203.0.113.9"),
+    labels=("disk=ssd", "rack=7"), patches="/etc/k8r/patches")
 HERE = k.Machine(name="rack1-07", ip="192.168.1.20")
 SLOW = replace(HERE, slow=2.5)
 SECRET = JoinSecret(endpoint="cluster.example.org:6443", token="abcdef.0123456789abcdef",
