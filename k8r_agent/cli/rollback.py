@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k8r_agent.cli import losses, render
+from k8r_agent.cli import losses, render, rescue
 from k8r_agent.cli.console import Console
 from k8r_agent.cli.parser import add_run_options, add_yes
 from k8r_agent.cli.reinstall import consent, measure
@@ -32,6 +32,8 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     node.settings()
     release, source = previous(node, args.source)
     request = {"release": str(release), "source": source}
+    if rescue.needed(node):
+        return rescue.run(request, args, console, node)
     if args.dry_run:
         return submit("rollback", request, args, console, node)
     refuse_when_busy(node)
@@ -41,7 +43,7 @@ def run(args: Namespace, console: Console, node: Node) -> int:
 
 def previous(node: Node, given: str | None) -> tuple[int, str]:
     """The kept release that is not the working one, and where its bundle was. Raises NothingToDo."""
-    working = node.slots.status(Slot.WORKING).release
+    working = node.slots.status(Slot.WORKING).release or node.world.machine.running_release()
     kept = node.slots.kept_releases()
     release = max((r for r in kept if r < working), default=0)
     if not release:

@@ -132,13 +132,21 @@ def run_retry(args: Namespace, console: Console, node: Node) -> int:
     if last is None or last.state in (TxnState.RUNNING, TxnState.DONE):
         raise UsageError("there is nothing to try again",
                          why=f"the last transaction is {last.state}" if last else "there was none yet")
-    if last.task in ("reinstall", "rollback") and not args.dry_run:
-        from k8r_agent.cli.reinstall import announcement, consent, measure
-        from k8r_agent.model.slots import Slot
+    if last.task in ("reinstall", "rollback", "rescue") and not args.dry_run:
+        from k8r_agent.cli.reinstall import consent
 
-        consent(args, console, announcement(measure(node), node.slots.status(Slot.WORKING),
-                                            node.slots.status(Slot.IMAGE)), f"Run {last.task} again?")
+        consent(args, console, _announcement(last, node), f"Run {last.task} again?")
     return submit_task(last.task, last.args, args, console, node)
+
+
+def _announcement(last: Transaction, node: Node) -> list[str]:
+    from k8r_agent.cli import reinstall, rescue
+    from k8r_agent.model.slots import Slot
+
+    if last.task == "rescue":
+        return rescue.announcement(node, last.args.get("source", "the bundle"), last.args.get("release", ""))
+    return reinstall.announcement(reinstall.measure(node), node.slots.status(Slot.WORKING),
+                                  node.slots.status(Slot.IMAGE))
 
 
 def _sentence(txn: Transaction) -> str:

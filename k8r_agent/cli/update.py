@@ -1,14 +1,15 @@
-"""update: a newer release into the image slot."""
+"""update: a newer release into the image slot; where that runs for want of a working one, into the working slot."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k8r_agent.cli import rescue
 from k8r_agent.cli.console import Console
-from k8r_agent.cli.parser import add_run_options
+from k8r_agent.cli.parser import add_run_options, add_yes
 from k8r_agent.cli.submit import submit
-from k8r_agent.errors import Exit, UsageError
+from k8r_agent.errors import Exit, NothingToDo, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,6 +22,7 @@ def arguments(parser: ArgumentParser) -> None:
                         help="the bundle; without it, update.source of the configuration")
     parser.add_argument("--force", action="store_true",
                         help="write the release again although the image slot holds it already")
+    add_yes(parser)
     parser.add_argument("--if-auto", action="store_true",
                         help="do nothing unless update.auto is set (the timer calls it so)")
     add_run_options(parser)
@@ -29,12 +31,14 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("update")
     settings = node.settings()
-    if args.if_auto and not settings.update.auto:
-        console.say("update.auto is not set: nothing to do")
-        console.result({"nothing_to_do": "update.auto is not set"})
-        return Exit.NOTHING_TO_DO if args.exit_77 else Exit.OK
+    rescued = rescue.needed(node)
+    if args.if_auto and (rescued or not settings.update.auto):
+        raise NothingToDo("the working slot is not written without an operator's word" if rescued else
+                          "update.auto is not set", why="the node runs from the image slot" if rescued else "")
     source = resolve(args.source, settings.update.source)
     wanted = {"source": source, **({"force": "yes"} if args.force else {})}
+    if rescued:
+        return rescue.run(wanted, args, console, node)
     code = submit("update", wanted, args, console, node)
     if code == Exit.OK and not (args.dry_run or args.no_wait or args.json):
         from k8r_agent.cli import report

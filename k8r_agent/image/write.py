@@ -62,7 +62,7 @@ def write(device: BlockDevice, source: ImageSource, *, report: Reporter, patch: 
     if index is not None:
         _write_chunks(writer, source, index, report, patch, changed)
     else:
-        index = _write_stream(writer, source, report)
+        index = _write_stream(writer, source, report, patch)
     writer.finish()
     return Written(index=index, changed=changed, digest=source.digest, read=writer.read, written=writer.written,
                    skipped=writer.skipped, fetched=source.fetched, seconds=time.monotonic() - started)
@@ -100,7 +100,7 @@ def _fetch(writer: _Writer, source: ImageSource, index: ImageIndex, number: int,
     return number, ranges, source.chunk(number)
 
 
-def _write_stream(writer: _Writer, source: ImageSource, report: Reporter) -> ImageIndex:
+def _write_stream(writer: _Writer, source: ImageSource, report: Reporter, patch: Patch | None) -> ImageIndex:
     size, chunks = 0, []
     jobs = _pulls(source.chunks())
     with closing(in_order(jobs, workers=1, depth=2, beat=lambda: report.progress(size, source.size))) as results:
@@ -112,6 +112,8 @@ def _write_stream(writer: _Writer, source: ImageSource, report: Reporter) -> Ima
                 data += bytes(-length % BLOCK)
             if size % CHUNK or length > CHUNK or size + len(data) > writer.device.size:
                 raise DiskTooSmall(f"the image does not fit into the slot of {format_size(writer.device.size)}")
+            if patch:
+                data = patch(size, data)
             writer.put(size, data, ((0, len(data)),))
             chunks.append(Chunk(sha256=hashlib.sha256(data).hexdigest(), offset=0, length=0))
             size += len(data)

@@ -17,6 +17,11 @@ class BootState:
     armed: Slot | None
     tries_left: int | None  # of the primary working slot; None: not counted
 
+    @property
+    def without_working(self) -> bool:
+        """The image slot runs because no working slot is there to boot: nothing is lost by writing that one."""
+        return self.current is Slot.IMAGE and (self.primary is Slot.IMAGE or self.tries_left == 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BootFacts:

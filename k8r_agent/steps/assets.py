@@ -22,13 +22,7 @@ class InstallImageAssets:
     def apply(self, world: World) -> None:
         if world.boot.state().current is Slot.IMAGE:
             raise Protected("the image slot's boot assets are not replaced", why="the node runs from it")
-        with world.bundles.open(world.recall("source")) as bundle:
-            if manifest_digest(bundle) != world.recall("manifest"):  # its server has another release by now
-                raise BundleError(f"{bundle.source} holds another bundle than the one that was written",
-                                  why=f"release {bundle.manifest.release} now", hint="run the update again")
-            world.remember("image-assets", bundle.boot_digest())
-            if not self.done(world):
-                install(world, Slot.IMAGE, bundle.boot_assets())
+        _fetch(world, Slot.IMAGE)
 
 
 class InstallWorkingAssets:
@@ -41,16 +35,43 @@ class InstallWorkingAssets:
         return _installed(world, Slot.WORKING)
 
     def apply(self, world: World) -> None:
-        status = world.slots.status(Slot.WORKING)
-        if world.boot.state().current is not Slot.IMAGE:
-            raise Protected("the working slot's boot assets are not replaced", why="the node runs from it")
-        if status.state is not SlotState.OK:
-            raise Protected("the working slot's boot assets are not replaced", why="the slot is not written yet")
+        _assert_working_written(world)
         assets = world.boot.assets(Slot.IMAGE)
         if assets is None:
             raise BootError("the image slot's boot assets cannot be read")
         world.remember("working-assets", fingerprint(assets))
         install(world, Slot.WORKING, assets)
+
+
+class FetchWorkingAssets:
+    """From the bundle that the working slot was written from."""
+
+    name = "fetch-working-assets"
+    summary = "Install the working slot's kernel and initrd from the bundle"
+
+    def done(self, world: World) -> bool:
+        return _installed(world, Slot.WORKING)
+
+    def apply(self, world: World) -> None:
+        _assert_working_written(world)
+        _fetch(world, Slot.WORKING)
+
+
+def _assert_working_written(world: World) -> None:
+    if world.boot.state().current is not Slot.IMAGE:
+        raise Protected("the working slot's boot assets are not replaced", why="the node runs from it")
+    if world.slots.status(Slot.WORKING).state is not SlotState.OK:
+        raise Protected("the working slot's boot assets are not replaced", why="the slot is not written yet")
+
+
+def _fetch(world: World, slot: Slot) -> None:
+    with world.bundles.open(world.recall("source")) as bundle:
+        if manifest_digest(bundle) != world.recall("manifest"):  # its server has another release by now
+            raise BundleError(f"{bundle.source} holds another bundle than the one that was written",
+                              why=f"release {bundle.manifest.release} now", hint="run the update again")
+        world.remember(f"{slot}-assets", bundle.boot_digest())
+        if not _installed(world, slot):
+            install(world, slot, bundle.boot_assets())
 
 
 def _installed(world: World, slot: Slot) -> bool:

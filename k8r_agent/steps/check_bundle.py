@@ -12,6 +12,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import Bundle
 from k8r_agent.ports.step import World
+from k8r_agent.steps import image_slot
 
 # On the boot partition lie the assets of two slots and, while one is replaced, a third set.
 _SETS = 3
@@ -69,6 +70,25 @@ class CheckPreviousBundle:
             _remember(world, bundle)
 
 
+class CheckRescueBundle:
+    """For the working slot itself, while the image slot runs: a newer bundle, or the one before when `release` says
+    which. Nothing that could still boot is given up for it."""
+
+    name = "check-rescue-bundle"
+    summary = "Check the bundle for the working slot"
+
+    def done(self, world: World) -> bool:
+        return bool(world.recall("manifest"))
+
+    def apply(self, world: World) -> None:
+        if not world.boot.state().without_working:
+            raise Refused("the working slot is not written from a bundle",
+                          why="the node runs from it, or could still boot it",
+                          hint="`k8r-agent update` and `rollback` go by way of the image slot then")
+        image_slot.partition(world, Slot.WORKING)
+        (CheckPreviousBundle() if world.arg("release") else CheckBundle()).apply(world)
+
+
 def suits(world: World, manifest: Manifest) -> None:
     """Board, architecture, room. Raises Incompatible, DiskTooSmall."""
     boards, architecture = world.machine.boards(), world.machine.architecture()
@@ -96,9 +116,9 @@ def suits(world: World, manifest: Manifest) -> None:
 
 def newer(world: World, manifest: Manifest, *, force: bool = False) -> None:
     """The release floor. Raises Incompatible below it, NothingToDo when the image slot holds this release already.
-    `force` writes that once more; nothing but a rollback goes below the floor."""
+    `force` writes that once more; nothing but a rollback takes the node below the floor."""
     floor, present = world.slots.release_floor(), world.slots.status(Slot.IMAGE)
-    if manifest.release < floor:
+    if manifest.release < floor and not _runs(world, manifest):
         raise Incompatible(f"release {manifest.release} is older than this node accepts",
                            why=f"release {floor} was confirmed on it", hint="k8r-agent rollback goes back on purpose")
     image = manifest.artifact("image")
@@ -108,6 +128,13 @@ def newer(world: World, manifest: Manifest, *, force: bool = False) -> None:
         raise NothingToDo(f"the image slot holds release {manifest.release} already",
                           why="" if same else "with another content: a changed image needs a number of its own",
                           hint="k8r-agent reinstall moves the node to it" if same else "")
+
+
+def _runs(world: World, manifest: Manifest) -> bool:
+    """After a rollback the image slot may have what the node runs anyway."""
+    image, runs = manifest.artifact("image"), world.slots.status(Slot.WORKING)
+    return (image is not None and image.unpacked_sha256 == runs.digest != "" and runs.state is SlotState.OK
+            and world.boot.state().current is Slot.WORKING)
 
 
 def manifest_digest(bundle: Bundle) -> str:

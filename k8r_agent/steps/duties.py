@@ -93,8 +93,7 @@ def _not_primary(world: World, state: BootState, last: Transaction | None) -> Du
 def _working_dead(world: World, last: Transaction | None) -> Duty:
     why = "the working slot used up its boot tries, so the image slot was booted"
     image = world.slots.status(Slot.IMAGE)
-    offer = Duty(why=why, hint="`k8r-agent reinstall` rewrites it from the image slot; `k8r-agent reboot --slot "
-                 "working` tries it once more")
+    offer = Duty(why=why, hint=f"{_ways_out(world)}; `k8r-agent reboot --slot working` tries it once more")
     if counters(world.files).chances < LAST_CHANCES and world.boot.assets(Slot.WORKING) is not None:
         return Duty(action=Action.RETURN, why=f"{why}; it gets one more chance", hint=offer.hint)
     if world.settings.boot.when_working_dead != "reinstall":
@@ -114,8 +113,17 @@ def _in_image(world: World, state: BootState, last: Transaction | None) -> Duty:
     if state.armed:
         return Duty(action=Action.DISARM, why="a boot was armed, but nothing is going on")
     note = f"{last.task} {last.state}: {last.note}" if last else "the working slot is not in order"
-    return Duty(why=f"the node stays in the image slot ({note})",
-                hint="`k8r-agent reinstall` rewrites the working slot")
+    return Duty(why=f"the node stays in the image slot ({note})", hint=_ways_out(world))
+
+
+def _ways_out(world: World) -> str:
+    """To a working slot, while the image slot runs for want of one."""
+    working = world.slots.status(Slot.WORKING)
+    ways = ["`k8r-agent reinstall` writes the working slot from the image slot",
+            "`k8r-agent update DIR|URL` with a newer release"]
+    if older := [release for release in world.slots.kept_releases() if release < working.release]:
+        ways.append(f"`k8r-agent rollback` with release {max(older)}")
+    return ", ".join(ways)
 
 
 def _first_boot(world: World, last: Transaction | None) -> Duty:

@@ -1,4 +1,5 @@
-"""Writing a slot: the image slot from a bundle, the working slot from the image slot.
+"""Writing a slot: the image slot from a bundle, the working slot from the image slot or, where that one runs without
+a working slot, from a bundle too.
 
 The order that makes it safe to lose power anywhere: nothing that runs or boots by default is a target (asserted
 here, where the write happens); the slot is pending, durably, before its first byte; it is ok only after the medium
@@ -22,7 +23,7 @@ from k8r_agent.model.layout import LABELS, WORKING
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.units import format_duration, format_size
 from k8r_agent.ports.blockdev import BlockDevice
-from k8r_agent.ports.bundle import ImageSource
+from k8r_agent.ports.bundle import Bundle, ImageSource
 from k8r_agent.ports.step import World
 from k8r_agent.steps import image_slot
 from k8r_agent.steps.check_bundle import manifest_digest
@@ -39,23 +40,7 @@ class WriteImage:
 
     def apply(self, world: World) -> None:
         with world.bundles.open(world.recall("source")) as bundle:
-            if manifest_digest(bundle) != world.recall("manifest"):
-                raise BundleError(f"{bundle.source} holds another bundle than the one that was checked",
-                                  why=f"release {bundle.manifest.release} now", hint="run the update again")
-            status = SlotStatus(release=bundle.manifest.release, version=bundle.manifest.version,
-                                digest=world.recall("digest"))
-            with _target(world, Slot.IMAGE, status) as device:
-                for left in reversed(range(_CHANGES)):
-                    try:
-                        with bundle.image() as source:
-                            written = _write(world, Slot.IMAGE, device, source)
-                        break
-                    except ContentChanged:
-                        if not left:
-                            raise
-            if not status.digest:  # legacy: nobody knew it before
-                status = replace(status, digest=written.digest)
-                world.remember("digest", written.digest)
+            status, written = _fetch(world, Slot.IMAGE, bundle)
             image_slot.keep(world, bundle, written.index)
         image_slot.set_status(world, Slot.IMAGE, SlotState.OK, status)
 
@@ -82,6 +67,55 @@ class WriteWorking:
             with _target(world, Slot.WORKING, image.status) as device:
                 _write(world, Slot.WORKING, device, source, patch)
         image_slot.set_status(world, Slot.WORKING, SlotState.OK, image.status)
+
+
+class FetchWorking:
+    """Straight from the bundle, with UUID and label of its own: while the image slot runs it cannot be the source of
+    another release."""
+
+    name = "fetch-working"
+    summary = "Write the working slot from the bundle"
+
+    def done(self, world: World) -> bool:
+        return _written(world, Slot.WORKING) and world.slots.status(Slot.WORKING).digest == world.recall("digest")
+
+    def apply(self, world: World) -> None:
+        with world.bundles.open(world.recall("source")) as bundle:
+            status, _ = _fetch(world, Slot.WORKING, bundle, _relabel_from_start())
+        image_slot.set_status(world, Slot.WORKING, SlotState.OK, status)
+
+
+def _relabel_from_start() -> Patch:
+    """As Relabel, for an image whose beginning is not there before its first chunk comes. Chunks come in order."""
+    known: list[Relabel] = []
+
+    def patch(offset: int, data: bytes) -> bytes:
+        if offset == 0:
+            known[:] = [Relabel(data, uuid=uuid.uuid4(), label=LABELS[WORKING])]
+        return known[0](offset, data)
+    return patch
+
+
+def _fetch(world: World, slot: Slot, bundle: Bundle, patch: Patch | None = None) -> tuple[SlotStatus, Written]:
+    """Write the bundle that was checked. The status returned is not yet stored."""
+    if manifest_digest(bundle) != world.recall("manifest"):
+        raise BundleError(f"{bundle.source} holds another bundle than the one that was checked",
+                          why=f"release {bundle.manifest.release} now", hint="run the update again")
+    status = SlotStatus(release=bundle.manifest.release, version=bundle.manifest.version,
+                        digest=world.recall("digest"))
+    with _target(world, slot, status) as device:
+        for left in reversed(range(_CHANGES)):
+            try:
+                with bundle.image() as source:
+                    written = _write(world, slot, device, source, patch)
+                break
+            except ContentChanged:
+                if not left:
+                    raise
+    if not status.digest:  # legacy: nobody knew it before
+        status = replace(status, digest=written.digest)
+        world.remember("digest", written.digest)
+    return status, written
 
 
 def _written(world: World, slot: Slot) -> bool:

@@ -38,6 +38,13 @@ class Unhealthy(Behaviour):
         return not (slot is Slot.WORKING and release == 2)
 
 
+class DeadWorking3(Unhealthy):
+    """Neither release 2 nor release 3 works in the working slot."""
+
+    def comes_up(self, slot: Slot, release: int, boots: int) -> bool:
+        return not (slot is Slot.WORKING and release == 3)
+
+
 class UnhealthyImage(Behaviour):
     """Release 2 comes up, but nobody can log in."""
 
@@ -108,6 +115,30 @@ def reinstalled(loader: MakeLoader) -> FakeNode:
         node.shut_down()
         node.power_on()
     return _done(node, None)
+
+
+def stranded(loader: MakeLoader, behaviour: Behaviour | None = None) -> FakeNode:
+    """Release 2 never got well in the working slot, so the node stays in the image slot; release 1 is kept."""
+    node = asked(updated(loader, behaviour or Unhealthy()), "reinstall")
+    while node.session() is Outcome.REBOOTING:
+        node.shut_down()
+        node.power_on()
+    assert (node.running, node.primary(), last(node).state) == (Slot.IMAGE, Slot.IMAGE, TxnState.FAILED)
+    node.shut_down()
+    return node
+
+
+def worn_out(loader: MakeLoader) -> FakeNode:
+    """The working slot used up its tries: the image slot runs, though working is the primary."""
+    node = dead(loader, when="offer")
+    while True:
+        node.power_on()
+        if node.session() is not Outcome.REBOOTING:
+            break
+        node.shut_down()
+    assert (node.running, node.primary()) == (Slot.IMAGE, Slot.WORKING)
+    node.shut_down()
+    return node
 
 
 def cancelled(node: FakeNode, before: str) -> FakeNode:

@@ -16,6 +16,7 @@ from tests.crash.explorer import Explorer, Judge
 from tests.crash.scenarios import (
     DeadImage,
     DeadWorking,
+    DeadWorking3,
     Flaky,
     MakeLoader,
     Unhealthy,
@@ -29,7 +30,9 @@ from tests.crash.scenarios import (
     reinstalled,
     settled,
     stale,
+    stranded,
     updated,
+    worn_out,
 )
 from tests.fakes.loaders import LOADERS
 from tests.fakes.world import FakeNode
@@ -64,6 +67,16 @@ SCENARIOS: dict[str, Scenario] = {
     "rollback": (
         lambda at: asked(reinstalled(at), "rollback", source="release-1"),
         judge(task="rollback", done=1, patience=2)),
+    "rescue by the release before": (
+        lambda at: asked(stranded(at), "rescue", source="release-1", release="1"),
+        judge(task="rescue", done=1, patience=2)),
+    "rescue by a mended release": (
+        lambda at: asked(stranded(at), "rescue", source="release-3"), judge(task="rescue", done=3, patience=2)),
+    "rescue of a worn out working slot": (
+        lambda at: asked(worn_out(at), "rescue", source="release-3"), judge(task="rescue", done=3, patience=2)),
+    "rescue by another dead release": (
+        lambda at: asked(stranded(at, DeadWorking3()), "rescue", source="release-3"),
+        judge(task="rescue", done=3, failed=STAYS, always=True)),
     "update, cancelled": (
         lambda at: asked(cancelled(settled(at), "install-image-assets"), "update", source="release-2"),
         judge(task="update", done=0, failed=OLD, always=True)),
@@ -79,7 +92,8 @@ SCENARIOS: dict[str, Scenario] = {
     "a stale arming": (stale, judge(task="first-boot", done=1, patience=2)),
 }
 LOADER_NAMES = ("systemd-boot", "grub")
-MAIN = ("first-boot", "update", "reinstall", "rollback")  # of the others 120 crashes each
+# Of the others 120 crashes each.
+MAIN = ("first-boot", "update", "reinstall", "rollback", "rescue by the release before")
 
 
 def explore(name: str, loader: str, *samples: float) -> None:

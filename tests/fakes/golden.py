@@ -25,7 +25,7 @@ from tests.fakes.disks import FakeDisks
 SIZE, BLOCK, CHUNK = 256 << 10, 4096, 64 << 10
 USED = ((0, 3), (17, 2), (40, 2))
 IN_USE = 41  # the block that a running system changes
-RELEASES = (1, 2)
+RELEASES = (1, 2, 3)
 
 
 def block(release: int, number: int) -> bytes:

@@ -111,7 +111,7 @@ def test_an_unknown_task_is_told_with_the_nearest(tmp_path: Path) -> None:
 
 def test_the_shipped_tasks_are_sound() -> None:
     tasks = TaskFiles(TABLE, (SHIPPED,))
-    assert tasks.names() == ("first-boot", "reinstall", "rollback", "update") and tasks.check() == ()
+    assert tasks.names() == ("first-boot", "reinstall", "rescue", "rollback", "update") and tasks.check() == ()
 
 
 def test_rollback_is_an_update_and_a_reinstall() -> None:
@@ -120,6 +120,20 @@ def test_rollback_is_an_update_and_a_reinstall() -> None:
     assert rollback.steps[1:] == (*update.steps[1:], *reinstall.steps)
     for name in (*update.steps[1:], *reinstall.steps):
         assert rollback.rule(name) == (reinstall if name in reinstall.steps else update).rule(name)
+
+
+def test_a_rescue_writes_the_working_slot_first_and_ends_as_an_update() -> None:
+    tasks = TaskFiles(TABLE, (SHIPPED,))
+    update, reinstall, rescue = (tasks.load(n) for n in ("update", "reinstall", "rescue"))
+    assert rescue.steps[-3:] == update.steps[-3:] and rescue.args == (*update.args[:1], "release", *update.args[1:])
+    assert rescue.steps.index("confirm") < rescue.steps.index("write-image")
+    order = [rescue.steps.index(n) for n in ("set-primary-image", "fetch-working", "boot-working", "confirm")]
+    assert order == sorted(order)
+    assert (rescue.on_failure, rescue.point_of_no_return) == (reinstall.on_failure, reinstall.point_of_no_return)
+    for name in set(rescue.steps) & {"boot-working", "grow-working", "health-check", "confirm", "set-primary-image"}:
+        assert rescue.rule(name) == reinstall.rule(name)
+    for name in update.steps[-3:]:
+        assert rescue.rule(name) == update.rule(name)
 
 
 @pytest.mark.parametrize("name", ["reinstall", "rollback", "first-boot"])
