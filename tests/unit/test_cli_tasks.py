@@ -258,10 +258,9 @@ def test_rollback_writes_the_working_slot_where_there_is_none_to_boot(prompt: Pr
     in_image(prompt, primary=Slot.WORKING, tries_left=0)
     prompt.world.bundles = FakeBundles()  # type: ignore[assignment]
     assert prompt.run("rollback", "--dry-run") == Exit.OK and "rescue: " in prompt.out
-    assert prompt.run("rollback", "--yes") == Exit.OK
-    txn = prompt.node.transaction()
-    assert txn is not None and (txn.task, txn.args) == (
-        "rescue", {"source": f"{prompt.tmp}/bundle", "release": "1"})
+    assert prompt.run("rollback", "--yes", "--no-wait") == Exit.OK
+    assert [(r.task, dict(r.args)) for r in prompt.node.queue.pending()] == [
+        ("rescue", {"source": f"{prompt.tmp}/bundle", "release": "1"})]
 
 
 def test_nothing_is_rescued_that_could_still_boot(prompt: Prompt) -> None:
