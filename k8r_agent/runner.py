@@ -25,7 +25,7 @@ from k8r_agent.steps.duties import Action, Duty
 from k8r_agent.store.events import EventLog
 from k8r_agent.store.hooks import Hooks
 from k8r_agent.store.journal import Journal
-from k8r_agent.store.lock import Lock
+from k8r_agent.store.lock import Held, Lock
 from k8r_agent.store.queue import Queue, new_id
 from k8r_agent.store.tasks import TaskFiles
 
@@ -46,12 +46,13 @@ class Runner:
         self._tasks = tasks or TaskFiles(steps)
         self._lock, self._hooks, self._grace = lock or Lock(), hooks or Hooks(_commands), grace
         self._sleep, self._stop, self._allow = sleep, stop, allow
+        self._held: Held
         self.journal, self.queue, self.events = Journal(world.files), Queue(world.files), EventLog(world.files)
 
     def run(self) -> Outcome | None:
         """Until there is nothing to do (returns the last outcome, None if there was none), a reboot is under way,
         or it is told to stop. Raises Busy when another runner works."""
-        with self._lock.hold(f"k8r-agent runner (pid {os.getpid()})"):
+        with self._lock.hold(f"k8r-agent runner (pid {os.getpid()})") as self._held:
             self.world.settle()
             last: Outcome | None = None
             while not self._stop():
@@ -171,7 +172,8 @@ class Runner:
         return self._drive(txn)
 
     def _return(self, duty: Duty) -> Outcome | None:
-        """Reboot to the primary, unless somebody asks for something else during the grace time."""
+        """Reboot to the primary, unless somebody asks for something else during the grace time, in which the lock is
+        free for whoever confirms or reboots."""
         waited = 0.0
         self._note("", "", f"{duty.why}; rebooting in {self._grace:.0f} s")
         while waited < self._grace:
@@ -181,7 +183,8 @@ class Runner:
                 return self._turn()
             if duties.decide(self.world, self._load()).action is not Action.RETURN:
                 return self._turn()
-            self._sleep(min(5.0, self._grace - waited))
+            with self._held.lent():
+                self._sleep(min(5.0, self._grace - waited))
             waited += 5.0
         state = self.world.boot.state()
         if state.primary is Slot.WORKING and state.tries_left == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import Console
-from k8r_agent.cli.submit import refuse_when_busy
+from k8r_agent.cli.submit import LENT, refuse_when_busy
 from k8r_agent.errors import Exit, Refused
 from k8r_agent.model.slots import Slot, SlotState
 
@@ -37,7 +37,7 @@ def run(args: Namespace, console: Console, node: Node) -> int:
         console.say(f"the node would boot the {target} slot{once}")
     else:
         console.say(f"rebooting into the {target} slot{once}")
-        with node.lock.hold(f"reboot (pid {node.pid})"):
+        with node.lock.hold(f"reboot (pid {node.pid})", wait=LENT):
             if args.slot and target is state.primary:
                 world.boot.disarm()
             elif args.slot:

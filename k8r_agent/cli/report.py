@@ -90,6 +90,8 @@ def _found(report: Report) -> list[tuple[str, str]]:
         why = facts.state.removeprefix("failed:") if facts.state.startswith("failed") else "there is none"
         found.append((f"no state partition ({why}): nothing that must survive a reboot can be remembered",
                       "k8r-recovery(7)" if facts.state.startswith("failed") else ""))
+    if accepted := report.slots[Slot.WORKING].accepted:
+        found.append((f"the working slot was confirmed although it was not well: {', '.join(accepted)}", ""))
     if facts.watchdog is None:
         found.append(("no watchdog: a hang of the kernel needs a person", ""))
     return found

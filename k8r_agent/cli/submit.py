@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from k8r_agent.cli.node import Node
 
+LENT = 10.0  # seconds in which a runner that only waits to reboot lends its lock
 
 def submit(task: str, request_args: Mapping[str, str], args: Namespace, console: Console, node: Node) -> int:
     """`args` are those of parser.add_run_options(). Raises Busy when a transaction is running or queued."""

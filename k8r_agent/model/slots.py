@@ -31,7 +31,8 @@ class SlotState(str, enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class SlotStatus:
-    """What was last written into a slot. `digest` is the sha256 of the whole unpacked image, hex."""
+    """What was last written into a slot. `digest` is the sha256 of the whole unpacked image, hex. `accepted` are the
+    names of failing health checks that an operator put up with, until the slot is written again."""
 
     state: SlotState = SlotState.UNKNOWN
     release: int = 0
@@ -39,3 +40,4 @@ class SlotStatus:
     digest: str = ""
     txn: str = ""
     time: float = 0.0  # seconds since the epoch
+    accepted: tuple[str, ...] = ()

@@ -87,7 +87,9 @@ def _not_primary(world: World, state: BootState, last: Transaction | None) -> Du
     why = f"the {here} slot runs, but {there} is the primary and no transaction is running"
     if here is Slot.WORKING and last is not None and last.state is TxnState.FAILED:
         why = f"{last.task} failed ({last.note}): the node goes back to the image slot"
-    return Duty(action=Action.RETURN, why=why, hint="`k8r-agent confirm` keeps a working slot that is in order")
+    hint = ("`k8r-agent confirm` keeps the working slot if it is well, `k8r-agent confirm --force` as it is"
+            if here is Slot.WORKING else "any request, or `k8r-agent confirm --yes`, keeps it here")
+    return Duty(action=Action.RETURN, why=why, hint=hint)
 
 
 def _working_dead(world: World, last: Transaction | None) -> Duty:
@@ -123,6 +125,8 @@ def _ways_out(world: World) -> str:
             "`k8r-agent update DIR|URL` with a newer release"]
     if older := [release for release in world.slots.kept_releases() if release < working.release]:
         ways.append(f"`k8r-agent rollback` with release {max(older)}")
+    if working.state is SlotState.OK and world.boot.state().primary is Slot.IMAGE:
+        ways.append("`k8r-agent reboot --slot working` and there `k8r-agent confirm --force` keep it as it is")
     return ", ".join(ways)
 
 

@@ -32,7 +32,7 @@ class SlotStore:
         slots = dict(record.get("slots", {}))
         slots[str(slot)] = {**(slots.get(str(slot)) or {}), "state": str(status.state), "release": status.release,
                             "version": status.version, "digest": status.digest, "txn": status.txn,
-                            "time": status.time}
+                            "time": status.time, "accepted": list(status.accepted)}
         self._write({**record, "slots": slots})
 
     def keep(self, release: int, files: Mapping[str, bytes]) -> None:
@@ -101,6 +101,7 @@ def _status(entry: object) -> SlotStatus:
     try:
         return SlotStatus(state=SlotState(entry["state"]), release=int(entry.get("release", 0)),
                           version=str(entry.get("version", "")), digest=str(entry.get("digest", "")),
-                          txn=str(entry.get("txn", "")), time=float(entry.get("time", 0)))
+                          txn=str(entry.get("txn", "")), time=float(entry.get("time", 0)),
+                          accepted=tuple(str(name) for name in entry.get("accepted", ())))
     except (ValueError, TypeError, KeyError):
         return SlotStatus()

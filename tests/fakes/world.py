@@ -93,7 +93,11 @@ def counted_uuids() -> Iterator[None]:
 
 class NoLock:
     @contextlib.contextmanager
-    def hold(self, holder: str) -> Iterator[None]:
+    def hold(self, holder: str) -> Iterator[NoLock]:
+        yield self
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
         yield
 
 

@@ -139,6 +139,44 @@ def test_confirm_refuses_what_is_not_well(prompt: Prompt) -> None:
     assert prompt.world.boot.state().primary is Slot.IMAGE
 
 
+def test_an_operator_may_put_up_with_what_is_not_well(prompt: Prompt) -> None:
+    """And the next boots of that slot pass for complete, or the override would end with its tries."""
+    boot(prompt, primary=Slot.IMAGE)
+    prompt.world.slots.set_status(Slot.WORKING, SlotStatus(state=SlotState.OK, release=2))
+    sick(prompt)
+    assert prompt.run("confirm") == Exit.FAILED and "--force" in prompt.err
+    assert prompt.json("confirm", "--force")["accepted"] == ["units"]
+    assert prompt.world.boot.state().primary is Slot.WORKING
+    assert prompt.world.slots.release_floor() == 2
+    assert "although it is not well (units)" in prompt.node.events.read()[-1].message
+    start_of_boot(prompt)
+    assert prompt.run("boot", "health") == Exit.OK and prompt.node.slept == 0
+    assert "units: dbus failed" in prompt.out
+    prompt.run("status")
+    assert "! the working slot was confirmed although it was not well: units" in prompt.out
+    sick(prompt, name="ssh")
+    assert prompt.run("boot", "health") == Exit.FAILED
+
+
+def test_what_was_put_up_with_counts_for_that_content_only(prompt: Prompt) -> None:
+    sick(prompt)
+    assert prompt.run("confirm", "--force") == Exit.OK
+    assert prompt.world.slots.status(Slot.WORKING).accepted == ("units",)
+    assert prompt.run("confirm") == Exit.OK and "already" in prompt.out
+    prompt.world.slots.set_status(Slot.WORKING, SlotStatus(state=SlotState.OK, release=3))
+    assert prompt.world.slots.status(Slot.WORKING).accepted == ()
+
+
+def test_force_is_for_the_working_slot_and_for_a_node_that_remembers(prompt: Prompt) -> None:
+    sick(prompt)
+    boot(prompt, current=Slot.IMAGE, primary=Slot.WORKING)
+    assert prompt.run("confirm", "--force", "--yes") == Exit.FAILED and "only the working slot" in prompt.err
+    boot(prompt, current=Slot.WORKING, primary=Slot.IMAGE)
+    prompt.world.files.on_partition = False  # type: ignore[attr-defined]
+    assert prompt.run("confirm", "--force") == Exit.FAILED and "error[no-state]" in prompt.err
+    assert prompt.world.boot.state().primary is Slot.IMAGE
+
+
 def test_confirm_of_the_image_slot_wants_a_yes(prompt: Prompt) -> None:
     boot(prompt, current=Slot.IMAGE)
     assert prompt.run("confirm") == Exit.FAILED

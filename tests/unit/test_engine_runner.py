@@ -256,7 +256,8 @@ def test_a_confirm_in_the_grace_time_ends_it(bench: Bench) -> None:
 
     def confirm(seconds: float) -> None:
         sleep(seconds)
-        bench.boot.set_primary(WORKING)
+        with Lock(bench.tmp / "lock").hold("confirm"):  # as the verb does
+            bench.boot.set_primary(WORKING)
 
     bench.sleep = confirm  # type: ignore[method-assign]
     assert bench.run() is None and bench.machine.reboots == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,28 @@ def test_the_lock_names_its_holder(tmp_path: Path) -> None:
     with Lock(path).hold("next"):
         pass
     assert Lock(path).holder() == ""
+
+
+def test_a_lock_can_be_lent_and_comes_back(tmp_path: Path) -> None:
+    mine, other = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    with mine.hold("mine") as held:
+        with held.lent():
+            assert mine.holder() == ""
+            with other.hold("other"):
+                assert mine.holder() == "other"
+        with pytest.raises(Busy, match="mine"), other.hold("other"):
+            pass
+
+
+def test_a_lock_that_is_about_to_be_free_is_waited_for(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "lock")
+    with lock.hold("first") as held, held.lent():
+        pass
+    with lock.hold("first"):
+        started = time.monotonic()
+        with pytest.raises(Busy), Lock(tmp_path / "lock").hold("second", wait=0.3):
+            pass
+        assert time.monotonic() - started >= 0.3
 
 
 def test_only_its_owner_can_open_the_lock(tmp_path: Path) -> None:
