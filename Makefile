@@ -16,7 +16,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             python3-zstandard python3-tomli python3-pytest python3-hypothesis python3-dbusmock python3-setuptools \
             dbus gir1.2-glib-2.0 \
             build-essential debhelper dh-python go-md2man fakeroot dpkg-dev \
-            mmdebstrap debian-archive-keyring dosfstools mtools fdisk e2fsprogs zstd xz-utils openssh-client \
+            mmdebstrap debian-archive-keyring dosfstools mtools fdisk gdisk e2fsprogs zstd xz-utils openssh-client \
             grub-common grub-efi-amd64-bin systemd-container \
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux \
             shellcheck
