@@ -162,9 +162,11 @@ def _previous(world: World) -> int:
             raise Refused(f"release {wanted} is not kept on this node",
                           why=f"kept: {', '.join(map(str, kept)) or 'none'}")
         return int(wanted)
-    current = world.slots.status(Slot.WORKING).release or world.machine.running_release()
+    working = world.slots.status(Slot.WORKING)
+    current = working.release or world.machine.running_release()
     older = [release for release in kept if release < current]
     if not older:
         raise Refused("there is no release to go back to", why=f"the node has release {current or 'unknown'}; "
-                      f"kept: {', '.join(map(str, kept)) or 'none'}")
+                      f"kept: {', '.join(map(str, kept)) or 'none'}",
+                      hint="k8r-agent reinstall ends what was begun" if working.state is not SlotState.OK else "")
     return max(older)

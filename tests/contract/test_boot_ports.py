@@ -14,7 +14,7 @@ import pytest
 
 from k8r_agent.effects.bootfiles import MountedBootFiles
 from k8r_agent.effects.efivars import LocalEfiVars
-from k8r_agent.errors import BootError
+from k8r_agent.errors import BootError, ReadBackMismatch
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
 from tests.fakes.bootfiles import FakeBootFiles
 from tests.fakes.efivars import FakeEfiVars
@@ -56,6 +56,28 @@ def test_put(files: BootFiles, size: int) -> None:
     assert files.read(f"{BASE}/a/file") == data[::-1] + b"longer"
     assert files.names(f"{BASE}/a") == ("file",)
     assert files.names(BASE) == ("a",)
+
+
+class StaleMedium(MountedBootFiles):
+    """Stands in for a medium that says yes and keeps the old content: every look at `path` from the medium gets it."""
+
+    path = f"{BASE}/decision"
+
+    def read(self, path: str) -> bytes | None:
+        return ONE if path == self.path else super().read(path)
+
+
+@pytest.mark.fault(6)
+def test_what_did_not_reach_the_medium_is_an_error(tmp_path: Path) -> None:
+    real = MountedBootFiles(tmp_path, lock=tmp_path / "lock", remount=False)
+    with real.writable():
+        real.put(f"{BASE}/decision", ONE)
+    stale = StaleMedium(tmp_path, lock=tmp_path / "lock", remount=False)
+    with stale.writable(), pytest.raises(ReadBackMismatch, match="does not hold what was written") as failure:
+        stale.put(f"{BASE}/decision", TWO)
+    assert "replace it before the next reboot" in failure.value.hint
+    with stale.writable(), pytest.raises(ReadBackMismatch):
+        stale.write_sector(f"{BASE}/decision", TWO)
 
 
 def test_one_sector_in_place(files: BootFiles) -> None:

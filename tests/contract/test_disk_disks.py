@@ -286,6 +286,7 @@ def test_foreign_signatures(loop: Loop, tmp_path: Path, what: str) -> None:
         rig.disks.make_filesystem(state, label="k8r-state", uuid=str(uuid.uuid4()))
 
 
+@pytest.mark.fault(24)
 @pytest.mark.root
 @pytest.mark.loop
 def test_two_disks_flashed_from_one_image(loop: Loop, tmp_path: Path) -> None:

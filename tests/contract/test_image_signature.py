@@ -48,6 +48,7 @@ def test_an_allowed_key_is_accepted_by_its_name(desk: Path, lines: tuple[str, ..
     assert check(desk, *lines) == "maintainer"
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(("lines", "says"), [
     (("maintainer {two}\n",), "not allowed: ssh-ed25519 SHA256:"),
     (('maintainer namespaces="git" {one}\n',), "does not fit"),
@@ -61,6 +62,7 @@ def test_others_are_not(desk: Path, lines: tuple[str, ...], says: str) -> None:
     assert says in str(caught.value)
 
 
+@pytest.mark.fault(11)
 def test_a_changed_manifest_and_another_purpose_are_refused(desk: Path) -> None:
     for changes in ({"data": DATA + b" "}, {"namespace": "file"}):
         with pytest.raises(SignatureError) as caught:

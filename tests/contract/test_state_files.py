@@ -196,6 +196,7 @@ def test_a_write_that_is_killed_leaves_nothing_that_the_path_unit_sees(
     assert os.listdir(tmp_path / "queue") == ["request.json"]
 
 
+@pytest.mark.fault(7)
 def test_full_and_read_only(small_mount: Path) -> None:
     files = StateDirectory(small_mount)
     assert files.persistent()

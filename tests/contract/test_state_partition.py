@@ -73,6 +73,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         loop.close()
 
 
+@pytest.mark.fault(30)
 def test_first_boot(rig: Rig) -> None:
     files = rig.files
     assert not rig.state.mounted() and rig.state.marker() is None and not files.persistent()
@@ -169,6 +170,7 @@ def test_another_life(rig: Rig) -> None:
     assert rig.files.read("slots.json") is None and rig.files.names("queue") == ()
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("damage", ["superblock", "all", "other uuid", "swap"])
 def test_lost_after_it_was_initialised(rig: Rig, damage: str) -> None:
     rig.state.initialise()

@@ -132,7 +132,7 @@ class _Run:
 
     def _watch(self, node: FakeNode, name: str) -> None:
         self.points += 1
-        self._invariants(node, name)
+        self._primary = invariants(node, name, self._primary)
         if not self._left and not self._rehearsal:
             return
         for kind, crash in _crashes(node, kills=self._explorer.kills):
@@ -153,17 +153,17 @@ class _Run:
         crash(other)
         return other
 
-    def _invariants(self, node: FakeNode, name: str) -> None:
-        primary = node.loader.decided()
-        if primary is not self._primary:
-            if node.running is not primary:
-                raise Violation(f"{primary} became the primary while {node.running} runs ({name})")
-            self._primary = primary
-        for slot, number in NUMBERS.items():
-            if name == f"disk:p{number}:write" and slot in (node.running, primary):
-                raise Violation(f"the {slot} slot is written while {node.running} runs and {primary} is the primary")
-        if name == "mkfs:before" and node.state.marker() is not None:
-            raise Violation("the state partition is formatted a second time")
+def invariants(node: FakeNode, name: str, primary: Slot | None) -> Slot:
+    """What must hold at each point. `primary`: the one before; returns the one now."""
+    now = node.loader.decided()
+    if now is not primary and node.running is not now:
+        raise Violation(f"{now} became the primary while {node.running} runs ({name})")
+    for slot, number in NUMBERS.items():
+        if name == f"disk:p{number}:write" and slot in (node.running, now):
+            raise Violation(f"the {slot} slot is written while {node.running} runs and {now} is the primary")
+    if name == "mkfs:before" and node.state.marker() is not None:
+        raise Violation("the state partition is formatted a second time")
+    return now
 
 
 def _crashes(node: FakeNode, *, kills: bool) -> Iterator[tuple[str, Callable[[FakeNode], None]]]:

@@ -82,6 +82,7 @@ ACTIONS: dict[str, tuple[Slot, Callable[[BootBackend], None]]] = {
 }
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("primary", Slot)
 @pytest.mark.parametrize("used", [0, 1, 2])
@@ -107,6 +108,7 @@ def test_old_or_new_and_nothing_else(kind: type[Firmware], primary: Slot, used: 
         assert not left.backend(slot).problems()  # type: ignore[attr-defined]
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("used", [1, 2])
 def test_a_cut_refill_never_strands_and_never_counts_for_ever(kind: type[Firmware], used: int) -> None:
@@ -137,6 +139,7 @@ def test_reviving_a_dead_working_slot(kind: type[Firmware]) -> None:
                     assert [slot for slot, _ in boots(confirmed)] == [Slot.WORKING] * 3 + [Slot.IMAGE] * 2
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("kind", LOADERS)
 def test_first_assets_of_a_fresh_disk(kind: type[Firmware]) -> None:
     firmware = kind(assets=OLD)

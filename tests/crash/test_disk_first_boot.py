@@ -175,6 +175,7 @@ def empty_marker(node: Node) -> None:
 DAMAGES = (lose_superblock, tear_superblock, lose_tables, other_filesystem, lose_marker, garble_marker, empty_marker)
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("first", [d.__name__ for d in DAMAGES])
 @pytest.mark.parametrize("second", ["", *(d.__name__ for d in DAMAGES)])
 @pytest.mark.parametrize("foreign", ["refuse", "adopt"])

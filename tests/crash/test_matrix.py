@@ -105,6 +105,7 @@ def explore(name: str, loader: str, *samples: float) -> None:
     print(f"\n{name} ({loader}): {figures}; {time.process_time() - started:.1f} s", flush=True)
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("loader", LOADER_NAMES)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_one_crash(name: str, loader: str) -> None:

@@ -85,12 +85,14 @@ def test_a_server_without_ranges_or_lengths_is_read_from_its_beginning(web: Web,
     assert web.read(*SOME) == parts(*SOME)
 
 
+@pytest.mark.fault(10)
 def test_200_instead_of_206_once_is_no_trouble(web: Web) -> None:
     web.read((0, 10))
     web.site.misbehave("no-ranges", times=1)
     assert web.read((400_000, 1000), (650_000, 1000)) == parts((400_000, 1000), (650_000, 1000))
 
 
+@pytest.mark.fault(8)
 def test_short_bodies_are_noticed_and_continued(web: Web) -> None:
     web.site.misbehave("short", after=150_000, times=3)
     assert web.read((0, 700_000)) == parts((0, 700_000))
@@ -127,6 +129,7 @@ def test_retry_after_is_honoured_but_not_for_ever(web: Web) -> None:
     assert web.pauses == [0.2, 0.0, 0.0]
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize(("status", "says"), [(404, "does not exist"), (403, "not open"), (401, "not open"),
                                               (400, "says 400")])
 def test_what_will_not_pass_is_not_retried(web: Web, status: int, says: str) -> None:
@@ -158,6 +161,7 @@ def test_the_manifest_decides_on_the_size(web: Web, size: int, at: int) -> None:
     assert "the manifest says" in str(caught.value)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("etags", ["strong", "weak", "none"])
 def test_a_file_that_is_replaced_between_requests_is_noticed(web: Web, etags: str) -> None:
     web.site.etags = etags
@@ -244,6 +248,7 @@ def test_https_with_a_private_authority_and_never_down_to_http(web: Web, tmp_pat
             Http(prefix, patience=HURRY, ca_file="/nonexistent").small("file", 1 << 20)
 
 
+@pytest.mark.fault(15)
 def test_an_expired_certificate_points_at_the_clock(tmp_path: Path) -> None:
     pem = expired(tmp_path)
     with serve(tmp_path, certificate=pem) as (_, prefix):
@@ -359,6 +364,7 @@ def test_an_image_that_was_swapped_is_refused_and_the_slot_is_no_file_system(sho
     assert found.medium[:4096] in (bytes(4096), device().medium[:4096])
 
 
+@pytest.mark.fault(11)
 def test_a_signed_manifest_comes_first(shop: Shop) -> None:
     manifest = shop.web.site.root / "manifest.toml"
     manifest.write_bytes(manifest.read_bytes().replace(b"release = 2", b"release = 9"))
@@ -372,6 +378,7 @@ def test_a_signed_manifest_comes_first(shop: Shop) -> None:
     assert "not signed" in str(caught.value)
 
 
+@pytest.mark.fault(9)
 def test_a_portal_that_answers_everything_with_a_page(shop: Shop) -> None:
     shop.web.site.misbehave("page")
     with pytest.raises(SignatureError) as caught, shop.bundles.open(shop.web.prefix):

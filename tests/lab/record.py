@@ -38,7 +38,6 @@ disk = os.open(world.disks.own().device, os.O_WRONLY | os.O_DIRECT | os.O_SYNC)
 page = mmap.mmap(-1, 4096)
 
 def mark(name):
-    os.sync()
     page[:512] = (b"{MARK.decode()}" + name.encode()).ljust(512, b" ")
     os.pwrite(disk, memoryview(page)[:512], {MARK_AT})
 
@@ -67,8 +66,9 @@ operations = {{
     "refill tries again": boot.refill_tries,
 }}
 for name, operation in operations.items():
+    os.sync()
     mark("begin " + name)
-    operation()
+    operation()  # when it returns, its effect must be durable: nothing is flushed before the mark that follows
     mark("end " + name)
 """
 

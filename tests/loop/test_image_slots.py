@@ -86,6 +86,7 @@ def fields(device: Path) -> dict[str, str]:
     return dict(re.findall(r"^([^:\n]+):\s+(.*)$", run("dumpe2fs", "-h", str(device)), re.M))
 
 
+@pytest.mark.fault(34)
 def test_a_reinstalled_slot_is_a_clean_file_system_with_uuid_and_label_of_its_own(tmp_path: Path) -> None:
     size = 136 * MIB  # two block groups, the second with a copy of the superblock
     index = make_image(tmp_path / "image.img", size=size)
@@ -136,6 +137,7 @@ def test_only_uuid_independent_checksums_are_copied(tmp_path: Path) -> None:
     assert "metadata_csum_seed" in caught.value.hint
 
 
+@pytest.mark.fault(31)
 def test_a_mounted_or_held_target_is_refused_and_its_holder_named(tmp_path: Path) -> None:
     make_image(tmp_path / "image.img")
     mount = tmp_path / "mount point"
@@ -154,6 +156,7 @@ def test_a_mounted_or_held_target_is_refused_and_its_holder_named(tmp_path: Path
             pass
 
 
+@pytest.mark.fault(21)
 def test_a_read_only_device_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(MIB))
     with loop(tmp_path / "file") as device:
@@ -182,6 +185,8 @@ with Bundles(commands(), allow_unsigned=True).open(sys.argv[1]) as bundle, bundl
 """
 
 
+@pytest.mark.fault(27)
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("after", [1, 8, 20])
 def test_a_writer_that_is_killed_goes_on_where_it_was(tmp_path: Path, after: int) -> None:
     index = make_image(tmp_path / "image.img")

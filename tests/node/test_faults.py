@@ -17,6 +17,7 @@ def both_at(status: dict[str, Any], release: int) -> bool:
 @pytest.mark.long
 @pytest.mark.story(tell=faults.cuts, loader="systemd-boot")
 class TestCuts:
+    @pytest.mark.fault(1)
     def test_update_goes_on_after_a_power_cut(self, told: Seen) -> None:
         assert told.statuses["updated"]["slots"]["image"]["release"] == 2
         assert told.digests["image"] == told.digests["manifest"]
@@ -62,6 +63,7 @@ class TestWorkingSlotThatDies:
 @pytest.mark.long
 @pytest.mark.story(tell=faults.twins)
 class TestTwins:
+    @pytest.mark.fault(24)
     def test_nothing_is_written_to_either(self, told: Seen) -> None:
         assert told.digests["stick before"] == told.digests["stick after"]
         assert told.digests["table before"] == told.digests["table after"]

@@ -125,6 +125,7 @@ def test_a_slot_whose_tries_are_used_up_can_still_be_tried_and_confirmed(kind: t
     assert firmware.choose() == (Slot.WORKING, NEW.kernel)
 
 
+@pytest.mark.fault(4)
 @both
 def test_a_new_kernel_for_the_running_slot(kind: type[Firmware]) -> None:
     firmware = settled(kind)
@@ -141,6 +142,7 @@ def test_a_new_kernel_for_the_running_slot(kind: type[Firmware]) -> None:
     assert not firmware.files.depth and not firmware.files.pending
 
 
+@pytest.mark.fault(3)
 @both
 def test_no_room_is_found_before_the_first_byte(kind: type[Firmware]) -> None:
     firmware = settled(kind)
@@ -209,6 +211,7 @@ def test_other_peoples_one_shots_are_not_ours() -> None:
     assert not firmware.efi.values
 
 
+@pytest.mark.fault(35)
 def test_a_firmware_that_forgets_is_an_error() -> None:
     firmware = settled(SystemdBootFirmware)
     firmware.efi.forgetful = True

@@ -18,6 +18,7 @@ from k8r_agent.model.slots import Slot
 ASSETS = BootAssets(kernel=b"kernel", initrd=b"initrd", cmdline="console=ttyS0 quiet", release="7")
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("slot", Slot)
 def test_the_decision_of_systemd_boot_is_one_sector(slot: Slot) -> None:
     data = sdfiles.render_loader_conf(slot)
@@ -71,6 +72,7 @@ def test_generations_never_meet(tries: int) -> None:
     assert all(sdfiles.generation(name, tries) == number for number in (0, 1) for name in names[number])
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("decision", [
     GrubDecision(), GrubDecision(primary=Slot.IMAGE, once=Slot.WORKING, tries=0, image_dir="b", working_dir="b"),
 ])
@@ -109,6 +111,7 @@ def test_assets_that_rot_are_noticed() -> None:
         assert assetfiles.parse({**files, name: b"", assetfiles.SUMS: None}) is None
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize("loader", loaderfiles.LOADERS)
 def test_a_fresh_disk(loader: str) -> None:
     files = loaderfiles.initial_files(loader, ASSETS, efi=b"EFI")

@@ -63,6 +63,7 @@ def test_health_gives_up_before_the_deadline(prompt: Prompt) -> None:
     assert prompt.node.slept < 600
 
 
+@pytest.mark.fault(18)
 def test_a_dead_network_is_waited_for_and_then_put_up_with(prompt: Prompt) -> None:
     start_of_boot(prompt)
     sick(prompt, name="network", detail="no default route")

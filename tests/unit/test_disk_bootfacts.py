@@ -145,6 +145,7 @@ def test_names_that_are_paths_are_refused(machine: Machine) -> None:
         machine.kernel.partitions("../../etc")
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_twins(machine: Machine, sector: int) -> None:
     """A second card flashed from the same image is a twin; a stick with the same labels, an empty reader, an image on

@@ -40,6 +40,7 @@ def world(disks: FakeDisks) -> World:
                  bundles=nothing, identity=nothing, machine=nothing, report=Notes())
 
 
+@pytest.mark.fault(34)
 def test_grow_working() -> None:
     disks = FakeDisks(flashed_gpt(32 * MIB))
     w, step = world(disks), GrowWorking()

@@ -74,6 +74,7 @@ def recorded(before: Medium) -> tuple[Medium, list[list[tuple[int, bytes]]]]:
     return after, after.epochs
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("name", GPT_DISKS)
 def test_every_cut_leaves_old_or_new(name: str, record_property: Callable[[str, object], None]) -> None:
     before = GPT_DISKS[name]()
@@ -152,6 +153,7 @@ def test_what_others_put_there_is_kept() -> None:
     assert found and found.entries[1].attributes == 1 << 60
 
 
+@pytest.mark.fault(22)
 def test_a_device_that_forgets_is_found_out_before_the_primary_is_touched() -> None:
     medium = flashed_gpt(SIZE)
     medium.keeps_nothing = True
@@ -196,6 +198,7 @@ def test_no_table_is_an_error_that_teaches() -> None:
     assert "sfdisk" in failure.value.hint
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_dos_every_cut(sector: int) -> None:
     before = flashed_mbr(SIZE, sector=sector)

@@ -165,6 +165,7 @@ def test_a_reboot_ends_the_run(tmp_path: Path) -> None:
     assert len(bench.runner().queue.pending()) == 1
 
 
+@pytest.mark.fault(26)
 def test_two_never_run(bench: Bench) -> None:
     with Lock(bench.tmp / "lock").hold("somebody"), pytest.raises(Busy, match="somebody"):
         bench.run()
@@ -263,6 +264,7 @@ def test_a_confirm_in_the_grace_time_ends_it(bench: Bench) -> None:
     assert bench.run() is None and bench.machine.reboots == 0
 
 
+@pytest.mark.fault(19)
 def test_going_back_is_limited(bench: Bench) -> None:
     bench.at(current=IMAGE, primary=WORKING, tries=None).slot(WORKING)
     for _ in range(3):
@@ -304,6 +306,7 @@ def test_a_dead_working_slot_is_offered_a_reinstall(bench: Bench) -> None:
     assert "used up its boot tries" in duty.why and "k8r-agent reinstall" in duty.hint
 
 
+@pytest.mark.fault(19)
 def test_a_dead_working_slot_is_reinstalled_when_so_configured_but_not_for_ever(tmp_path: Path) -> None:
     settings = Settings(boot=BootSettings(when_working_dead="reinstall"))
     bench = Bench(tmp_path, world=simple_world(settings=settings))
@@ -336,6 +339,7 @@ def test_a_first_boot_that_failed_is_not_repeated_by_itself(tmp_path: Path) -> N
     assert "foreign state" in duties.decide(bench.world, bench.last).why
 
 
+@pytest.mark.fault(29)
 def test_a_state_partition_that_cannot_be_mounted_is_no_fresh_disk(tmp_path: Path) -> None:
     bench = Bench(tmp_path, world=simple_world(files=FakeStateFiles(on_partition=False)))
     bench.at(current=IMAGE, primary=IMAGE)

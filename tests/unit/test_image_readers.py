@@ -64,6 +64,7 @@ def test_any_flavour_of_a_flat_tar_is_read(format: int) -> None:
     assert (found.kernel, found.initrd, found.cmdline) == (b"k", b"i", "")
 
 
+@pytest.mark.fault(40)
 @pytest.mark.parametrize(("data", "says"), [
     (tar_of(("../vmlinuz", b"x")), "not expected"),
     (tar_of(("/vmlinuz", b"x")), "not expected"),
@@ -122,6 +123,7 @@ def test_padding_between_xz_streams_is_skipped_and_a_cut_is_noticed() -> None:
     assert "cut off" in str(caught.value)
 
 
+@pytest.mark.fault(40)
 def test_a_bomb_is_unpacked_piece_by_piece() -> None:
     for packed, compression in ((lzma.compress(bytes(64 << 20), preset=0), "xz"),
                                 (zstandard.ZstdCompressor().compress(bytes(64 << 20)), "zstd")):
@@ -170,6 +172,7 @@ def framed(data: bytes, second: bytes | None = None) -> FramedImage:
     return FramedImage(Bytes(data, second), found, make_index(IMAGE, frames=[len(f) for f in FRAMES]), dear=True)
 
 
+@pytest.mark.fault(8)
 def test_a_chunk_that_came_damaged_is_fetched_once_more() -> None:
     whole = b"".join(FRAMES)
     damaged = whole[:100] + b"\xff" + whole[101:]

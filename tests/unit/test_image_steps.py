@@ -75,6 +75,7 @@ def test_a_slot_that_runs_or_boots_is_never_written(node: Node, now: dict[str, S
     assert node.world.slots.status(Slot.IMAGE).state is SlotState.UNKNOWN
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(("changes", "error"), [
     ({"compatible": ("raspberrypi,4-model-b",)}, Incompatible),
     ({"architecture": "arm64"}, Incompatible),
@@ -86,6 +87,7 @@ def test_a_bundle_for_another_node_is_refused(node: Node, changes: dict[str, Any
     assert not CheckBundle().done(node.world)
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize(("kind", "size"), [("image", 2 * MIB), ("boot", MIB // 2)])
 def test_what_does_not_fit_is_refused_with_the_missing_bytes(node: Node, kind: str, size: int) -> None:
     other(node, artifacts=tuple(replace(a, unpacked_size=size) if a.kind == kind else a
@@ -95,6 +97,7 @@ def test_what_does_not_fit_is_refused_with_the_missing_bytes(node: Node, kind: s
     assert "bytes too many" in str(caught.value)
 
 
+@pytest.mark.fault(13)
 def test_the_release_floor_holds(node: Node) -> None:
     node.world.slots.raise_floor(3)
     with pytest.raises(Incompatible) as caught:
@@ -151,6 +154,7 @@ def test_a_legacy_image_has_no_hash_until_it_was_written(node: Node) -> None:
     node.run(VerifyImage())
 
 
+@pytest.mark.fault(23)
 def test_rot_in_the_image_slot_is_found_and_remembered(node: Node) -> None:
     node.update()
     node.run(VerifyImage())
@@ -233,6 +237,7 @@ def test_the_image_slot_may_have_what_runs_even_below_the_floor(node: Node) -> N
     node.update()
 
 
+@pytest.mark.fault(23)
 def test_an_image_that_rotted_after_it_was_verified_is_not_copied() -> None:
     node = reinstalling()
     node.bundles.add(fake_bundle(5, image=file_system(1), used=USED, source=FLASHED))

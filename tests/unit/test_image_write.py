@@ -98,6 +98,7 @@ def test_a_stream_without_index_writes_everything_and_makes_an_index() -> None:
     assert written.index.used == ((0, len(IMAGE) // BLOCK),) and written.index.size == len(IMAGE)
 
 
+@pytest.mark.fault(33)
 def test_too_large_is_said_before_the_first_byte() -> None:
     device = FakeDevice(len(IMAGE) - BLOCK)
     with pytest.raises(DiskTooSmall) as caught:
@@ -114,6 +115,7 @@ def test_a_stream_of_unknown_size_stops_at_the_end_of_the_slot() -> None:
         write(device, source, report=Report())
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("late", [False, True])
 def test_a_write_error_is_an_error_wherever_it_is_met(late: bool) -> None:
     device = junk()
@@ -130,6 +132,7 @@ def test_an_unreadable_block_of_the_target_is_an_error() -> None:
         run(device)
 
 
+@pytest.mark.fault(22)
 def test_a_medium_that_lies_is_found_at_read_back() -> None:
     device = junk()
     device.rotten = {35 * BLOCK + 5}
@@ -159,6 +162,7 @@ def test_progress_never_runs_backwards_and_ends_at_its_total() -> None:
     assert report.seen == sorted(report.seen) and report.seen[-1][0] == report.seen[-1][1]
 
 
+@pytest.mark.fault(1)
 def test_after_a_cut_at_any_point_the_next_run_succeeds() -> None:
     """Exhaustive over the points of one write, with several guesses each of what survived in the cache."""
     count = 0

@@ -206,6 +206,7 @@ def test_only_bare_names_are_kept(name: str) -> None:
         SlotStore(FakeStateFiles()).keep(1, {name: b""})
 
 
+@pytest.mark.fault(13)
 def test_the_floor_only_rises() -> None:
     slots = SlotStore(FakeStateFiles())
     assert slots.release_floor() == 0

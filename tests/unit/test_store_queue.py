@@ -81,6 +81,7 @@ def test_a_request_of_the_next_release_is_read() -> None:
     assert parse(raw, json.loads(raw)["id"]).task == "update"
 
 
+@pytest.mark.fault(26)
 def test_the_lock_names_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "run/lock"
     with Lock(path).hold("update (pid 1)"):

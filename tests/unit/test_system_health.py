@@ -22,6 +22,7 @@ def write(root: Path, name: str, text: str) -> None:
     (root / name).write_text(text)
 
 
+@pytest.mark.fault(4)
 def test_modules_of_the_running_kernel(tmp_path: Path) -> None:
     assert not health.kernel(tmp_path, "6.1").ok
     write(tmp_path, "lib/modules/6.1/modules.dep", "")
@@ -98,6 +99,7 @@ def test_the_release_is_the_one_that_was_written() -> None:
     assert not health.release(1, 2).ok
 
 
+@pytest.mark.fault(14)
 def test_the_clock_never_runs_behind_what_was_recorded(tmp_path: Path) -> None:
     machine = LocalMachine(root=tmp_path)
     assert abs(machine.now() - time.time()) < 5

@@ -129,6 +129,7 @@ def test_what_stays_broken_fails_with_every_reason(node: Node) -> None:
     assert not check(node, HealthCheck).done(node.world)
 
 
+@pytest.mark.fault(18)
 def test_a_network_that_was_dead_before_does_not_condemn(node: Node) -> None:
     node.machine.break_check("network")
     CaptureIdentity().apply(node.world)

@@ -1,0 +1,121 @@
+"""Faults of a whole node that need no crash: dead and sick systems, two wishes at once, a full state partition. The
+product's engine, tasks, steps and boot backends over the disks of the crash matrix."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from k8r_agent import runner
+from k8r_agent.engine import Outcome
+from k8r_agent.model.slots import Slot, SlotState
+from k8r_agent.store.events import EventLog
+from tests.crash.explorer import Explorer
+from tests.crash.scenarios import (
+    DeadImage,
+    DeadWorking,
+    MakeLoader,
+    Unhealthy,
+    UnhealthyImage,
+    asked,
+    judge,
+    reinstalled,
+    settled,
+    updated,
+)
+from tests.fakes.loaders import LOADERS
+from tests.fakes.prompt import Prompt
+from tests.fakes.world import Behaviour, FakeNode
+
+
+@pytest.fixture(params=["systemd-boot", "grub"])
+def loader(request: pytest.FixtureRequest) -> MakeLoader:
+    return LOADERS[request.param]
+
+
+def to_the_end(node: FakeNode) -> Outcome | None:
+    while True:
+        if node.running is None:
+            node.power_on()
+        outcome = node.session()
+        if outcome is not Outcome.REBOOTING:
+            return outcome
+        node.shut_down()
+
+
+def ended(node: FakeNode, *, after_failure: dict[int, str]) -> None:
+    verdict = judge(task="reinstall", done=2, failed=after_failure, always=True)
+    Explorer(verdict, ()).explore(node)
+
+
+@pytest.mark.fault(16)
+def test_a_new_kernel_that_hangs(loader: MakeLoader) -> None:
+    ended(asked(updated(loader, DeadImage()), "reinstall"), after_failure={1: "the old system runs"})
+    ended(asked(updated(loader, DeadWorking()), "reinstall"), after_failure={0: "stays in the image slot"})
+
+
+@pytest.mark.fault(17)
+def test_a_new_system_that_is_not_well(loader: MakeLoader) -> None:
+    ended(asked(updated(loader, UnhealthyImage()), "reinstall"), after_failure={1: "the old system runs"})
+    ended(asked(updated(loader, Unhealthy()), "reinstall"), after_failure={0: "stays in the image slot"})
+
+
+@pytest.mark.fault(20)
+def test_a_release_that_was_left_is_not_newer(loader: MakeLoader, tmp_path: Path) -> None:
+    """The daily check: after a rollback from release 2 only a third one is news."""
+    node = asked(reinstalled(loader), "rollback", source="release-1")
+    assert to_the_end(node) is Outcome.DONE and node._content(Slot.WORKING) == node._content(Slot.IMAGE) == 1
+    assert Prompt(tmp_path, world=node.world()).node.newest_release() == 2
+
+
+@pytest.mark.fault(41)
+def test_an_update_waits_for_a_try_boot_to_be_confirmed(loader: MakeLoader) -> None:
+    node = asked(updated(loader), "reinstall")
+    for slot in (Slot.IMAGE, Slot.WORKING):
+        assert node.session() is Outcome.REBOOTING
+        node.shut_down()
+        node.power_on()
+        assert node.running is slot
+    assert node.loader.decided() is Slot.IMAGE, "the new system is not confirmed yet"
+    node.machine.sleep(1)
+    runner.submit(node.world(), "update", {"source": "release-2", "force": "yes"}, requested_by="operator")
+    assert to_the_end(node) is Outcome.DONE
+    order = [(e.task, e.step) for e in reversed(EventLog(node.files).read()) if e.step and e.kind == "succeeded"]
+    confirmed, written = -order.index(("reinstall", "confirm")), -order.index(("update", "write-image"))
+    assert confirmed < written, "the image slot was written while the new system was on trial"
+    assert node.loader.decided() is Slot.WORKING and node._content(Slot.IMAGE) == 2
+
+
+class Armed(Behaviour):
+    """Nothing special; the arming is what matters."""
+
+
+@pytest.mark.fault(41)
+def test_an_update_forgets_a_boot_that_was_armed(loader: MakeLoader) -> None:
+    node = settled(loader, Armed())
+    node.power_on()
+    backend = node.loader.backend(node.running)
+    backend.try_once(Slot.IMAGE)
+    runner.submit(node.world(), "update", {"source": "release-2"}, requested_by="operator")
+    written: list[Slot | None] = []
+    node.watch = lambda n, name: written.append(
+        n.loader.backend(n.running).state().armed) if name == "disk:p2:write" else None
+    assert node.session() is Outcome.DONE
+    assert written and set(written) == {None}, "the slot was written while a boot of it was armed"
+
+
+@pytest.mark.fault(7)
+def test_no_room_to_note_anything(loader: MakeLoader) -> None:
+    """The image goes straight into its slot, so a full state partition is all that can be full: nothing is begun,
+    and with room again the same request is done."""
+    node = asked(settled(loader), "update", source="release-2")
+    node.files.fault = errno.ENOSPC
+    with pytest.raises(Exception, match="No space left"):
+        node.session()
+    assert node.world().slots.status(Slot.IMAGE).state is SlotState.OK and node._content(Slot.IMAGE) == 1
+    node.shut_down()
+    node.power_on()
+    node.files.fault = 0
+    assert to_the_end(node) is Outcome.DONE and node._content(Slot.IMAGE) == 2
