@@ -18,7 +18,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             build-essential debhelper dh-python go-md2man fakeroot dpkg-dev \
             mmdebstrap debian-archive-keyring dosfstools mtools fdisk gdisk e2fsprogs zstd xz-utils openssh-client \
             grub-common grub-efi-amd64-bin systemd-container \
-            qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux \
+            qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
             shellcheck
 
 .PHONY: help deps venv deb images image demo quick test nodes lint bench clean

@@ -118,7 +118,13 @@ ROWS: tuple[Setting, ...] = (
     Setting(
         section=SECTION, key="drain_timeout", read=r.duration, kind="duration",
         help="how long a reinstall waits for pods to leave",
-        doc="Disruption budgets are honoured for so long; after it the reinstall is refused and the node is "
-            "schedulable again.",
+        doc="Disruption budgets are honoured for so long; after it, kubernetes.when_drain_blocked says what happens.",
+    ),
+    Setting(
+        section=SECTION, key="when_drain_blocked", read=r.choice("abort", "delete"), kind="abort or delete",
+        values=("abort", "delete"),
+        help="what a reinstall does with pods that do not leave in time",
+        doc="`abort`: the reinstall is refused and the node takes pods again. `delete`: they are deleted in spite of "
+            "their disruption budgets.",
     ),
 )

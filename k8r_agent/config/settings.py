@@ -76,6 +76,7 @@ class KubernetesSettings:
     taints: tuple[str, ...] | None = None  # key=value:Effect; None: kubeadm's own, (): none at all
     node_ip: str = ""
     drain_timeout: float = 600.0  # seconds
+    when_drain_blocked: str = "abort"  # or "delete": pods that a disruption budget protects
 
 
 SECRETS = ("kubernetes.join_token", "kubernetes.certificate_key")  # never shown, logged or quoted

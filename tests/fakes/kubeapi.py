@@ -9,6 +9,7 @@ from typing import Any
 from k8r_agent.ports.commands import Result
 
 OK, NOT_FOUND = 0, 1
+_METHODS = {"get": "GET", "create": "POST", "replace": "PUT", "delete": "DELETE"}
 
 
 def fresh(cluster: str) -> dict[str, Any]:
@@ -48,10 +49,15 @@ class FakeApi:
     # kubectl
 
     def kubectl(self, args: Sequence[str], stdin: bytes = b"") -> Result:
-        """`get node NAME -o json`, `get nodes -o json`, `get --raw /readyz`, `apply -f -`."""
+        """`get node NAME -o json`, `get nodes -o json`, `apply -f -`, and requests by path (kuberaw.py)."""
         words = [word for word in args if not word.startswith("--request-timeout")]
-        if words[:2] == ["get", "--raw"]:
+        if words[:3] == ["get", "--raw", "/readyz"]:
             return Result(OK, "ok", "")
+        if words[1:2] == ["--raw"]:
+            from tests.fakes import kuberaw
+
+            reply = kuberaw.respond(self, _METHODS[words[0]], words[2], stdin)
+            return Result(*kuberaw.as_kubectl(reply))
         if words[:2] in (["get", "nodes"], ["get", "node"]):
             return self._get_nodes(words)
         if words[:3] == ["apply", "-f", "-"]:
