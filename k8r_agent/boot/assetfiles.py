@@ -6,12 +6,12 @@ node reboots into it, not by the loader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from k8r_agent.model.boot import BootAssets
+from k8r_agent.model.boot import INITRD, KERNEL, BootAssets, Content
 from k8r_agent.model.slots import Slot
 
-KERNEL, INITRD, CMDLINE, RELEASE = "vmlinuz", "initrd.img", "cmdline", "release"
+CMDLINE, RELEASE = "cmdline", "release"
 NAMES = (KERNEL, INITRD, CMDLINE, RELEASE)
 SUMS = "sha256sums"  # as sha256sum(1) writes it, so that a person can check with `sha256sum -c`
 DIRECTORIES = ("a", "b")
@@ -25,28 +25,25 @@ def other(letter: str) -> str:
     return "b" if letter == "a" else "a"
 
 
-def render(assets: BootAssets) -> dict[str, bytes]:
-    """File name → content. The hashes come last: a directory without them is not complete."""
-    files = {KERNEL: assets.kernel, INITRD: assets.initrd, CMDLINE: f"{assets.cmdline.strip()}\n".encode(),
-             RELEASE: f"{assets.release.strip()}\n".encode()}
-    import hashlib
-
-    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
-    return {**files, SUMS: sums.encode()}
+def small_files(assets: BootAssets) -> dict[str, bytes]:
+    """File name → content of all but kernel and initrd. The hashes come last: a directory without them is not
+    complete."""
+    files = {CMDLINE: f"{assets.cmdline.strip()}\n".encode(), RELEASE: f"{assets.release.strip()}\n".encode()}
+    found = {KERNEL: assets.kernel, INITRD: assets.initrd, **{n: Content.of([data]) for n, data in files.items()}}
+    return {**files, SUMS: "".join(f"{content.sha256}  {name}\n" for name, content in found.items()).encode()}
 
 
-def parse(files: Mapping[str, bytes | None]) -> BootAssets | None:
+def parse(small: Mapping[str, bytes | None], kernel: Content | None, initrd: Content | None, *,
+          files: Callable[[], Iterator[tuple[str, Iterator[bytes]]]]) -> BootAssets | None:
     """None when a file is missing, empty, or not what the hashes say. A directory without hashes (an older k8r made
     it) is taken as it is."""
-    if not files.get(KERNEL) or not files.get(INITRD):
+    if kernel is None or initrd is None or not kernel.size or not initrd.size:
         return None
-    import hashlib
-
-    contents = {name: files.get(name) or b"" for name in NAMES}
-    for line in (files.get(SUMS) or b"").decode("ascii", "replace").splitlines():
+    texts = {name: small.get(name) or b"" for name in (CMDLINE, RELEASE)}
+    found = {KERNEL: kernel, INITRD: initrd, **{name: Content.of([data]) for name, data in texts.items()}}
+    for line in (small.get(SUMS) or b"").decode("ascii", "replace").splitlines():
         digest, _, name = line.partition("  ")
-        if name in contents and hashlib.sha256(contents[name]).hexdigest() != digest:
+        if name in found and found[name].sha256 != digest:
             return None
-    return BootAssets(kernel=contents[KERNEL], initrd=contents[INITRD],
-                      cmdline=contents[CMDLINE].decode("ascii", "replace").strip(),
-                      release=contents[RELEASE].decode("ascii", "replace").strip())
+    cmdline, release = (data.decode("ascii", "replace").strip() for data in texts.values())
+    return BootAssets(kernel=kernel, initrd=initrd, cmdline=cmdline, release=release, files=files)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from k8r_agent.errors import BootError
+from k8r_agent.model.boot import KERNEL, Content
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import SECTOR
 
@@ -71,10 +72,8 @@ def parse_decision(data: bytes | None) -> GrubDecision:
                         working_dir="b" if values.get("working_dir") == "b" else "a")
 
 
-def render_kernel_sum(kernel: bytes) -> bytes:
-    import hashlib
-
-    return f"{hashlib.sha256(kernel).hexdigest()}  vmlinuz\n".encode()
+def render_kernel_sum(kernel: Content) -> bytes:
+    return f"{kernel.sha256}  {KERNEL}\n".encode()
 
 
 def render_arguments(cmdline: str) -> bytes:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from k8r_agent.boot import assetfiles, grubfiles
+from k8r_agent.boot import grubfiles
 from k8r_agent.boot.kernelargs import COMMON
+from k8r_agent.model.boot import INITRD, KERNEL
 
 SD_BOOT = "EFI/systemd/systemd-bootx64.efi"  # where the guard looks for it
 
@@ -41,14 +42,14 @@ function k8r_boot {{
   echo "k8r: $slot/$dir"
   # All that can be checked is checked before `linux`: after a kernel was loaded, GRUB 2.06 starts a second one with an
   # empty command line. A damaged kernel can hang without a word; a damaged initrd ends in a panic, which reboots.
-  if [ ! -s "/$slot/$dir/{assetfiles.INITRD}" ]; then return 1; fi
+  if [ ! -s "/$slot/$dir/{INITRD}" ]; then return 1; fi
   if [ -f "/$slot/$dir/{grubfiles.KERNEL_SUM}" ]; then
     if hashsum --hash sha256 --check "/$slot/$dir/{grubfiles.KERNEL_SUM}" --prefix "/$slot/$dir"; then true
     else return 1
     fi
   fi
-  if linux "/$slot/$dir/{assetfiles.KERNEL}" boot=k8r "k8r.slot=$slot" {COMMON} "k8r.bootpart=$bootpart" $cmdline; then
-    if initrd "/$slot/$dir/{assetfiles.INITRD}"; then boot; fi
+  if linux "/$slot/$dir/{KERNEL}" boot=k8r "k8r.slot=$slot" {COMMON} "k8r.bootpart=$bootpart" $cmdline; then
+    if initrd "/$slot/$dir/{INITRD}"; then boot; fi
     sleep 5
     reboot
   fi

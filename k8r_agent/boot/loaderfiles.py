@@ -12,9 +12,9 @@ LOADERS = ("systemd-boot", "grub")
 EFI = "EFI/BOOT/BOOTX64.EFI"  # what a firmware boots without having been told anything
 
 
-def asset_files(loader: str, slot: Slot, letter: str, assets: BootAssets) -> dict[str, bytes]:
-    """Path → content of one asset directory."""
-    files = assetfiles.render(assets)
+def small_files(loader: str, slot: Slot, letter: str, assets: BootAssets) -> dict[str, bytes]:
+    """Path → content of one asset directory, all but kernel and initrd; what makes it complete comes last."""
+    files = assetfiles.small_files(assets)
     if loader == "grub":
         files = {grubfiles.ARGUMENTS: grubfiles.render_arguments(assets.cmdline),
                  grubfiles.KERNEL_SUM: grubfiles.render_kernel_sum(assets.kernel), **files}
@@ -27,7 +27,9 @@ def initial_files(loader: str, assets: BootAssets, *, efi: bytes, guard: bytes |
 
     Raises BootError when the kernel arguments do not fit, or for a loader that is not one of LOADERS.
     """
-    files = asset_files(loader, Slot.IMAGE, "a", assets)
+    where = assetfiles.directory(Slot.IMAGE, "a")
+    files = {**{f"{where}/{name}": b"".join(pieces) for name, pieces in assets.files()},
+             **small_files(loader, Slot.IMAGE, "a", assets)}
     if loader == "grub":
         decision = grubfiles.GrubDecision(primary=Slot.IMAGE, tries=tries)
         return {**files, EFI: efi, grubfiles.ENV: grubfiles.render_decision(decision)}

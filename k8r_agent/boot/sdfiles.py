@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from k8r_agent.boot import assetfiles
 from k8r_agent.boot.kernelargs import arguments
 from k8r_agent.errors import BootError
+from k8r_agent.model.boot import INITRD, KERNEL
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import SECTOR
 
@@ -48,8 +49,8 @@ def parse_loader_conf(data: bytes | None) -> Slot:
 def render_entry(slot: Slot, letter: str, cmdline: str) -> bytes:
     """Raises BootError when it does not fit one sector."""
     where = assetfiles.directory(slot, letter)
-    return padded(f"title k8r {slot}\nsort-key {_SORT_KEYS[slot]}\nlinux /{where}/{assetfiles.KERNEL}\n"
-                  f"initrd /{where}/{assetfiles.INITRD}\noptions {arguments(slot, cmdline)}\n")
+    return padded(f"title k8r {slot}\nsort-key {_SORT_KEYS[slot]}\nlinux /{where}/{KERNEL}\n"
+                  f"initrd /{where}/{INITRD}\noptions {arguments(slot, cmdline)}\n")
 
 
 def parse_entry(data: bytes | None) -> str | None:

@@ -7,10 +7,11 @@ import re
 import tarfile
 from pathlib import Path
 
-from k8r_agent.boot.assetfiles import CMDLINE, INITRD, KERNEL, NAMES, RELEASE
+from k8r_agent.boot.assetfiles import CMDLINE, NAMES, RELEASE
 from k8r_agent.boot.sdfiles import render_entry
 from k8r_agent.errors import BootError, BuildError, UsageError
-from k8r_agent.model.boot import BootAssets
+from k8r_agent.image.bootassets import from_files
+from k8r_agent.model.boot import INITRD, KERNEL, BootAssets
 from k8r_agent.model.slots import Slot
 
 _OURS = re.compile(r"(?:^|\s)(root|boot|ro|rw|k8r\.[a-z.]+|panic|fsck\.mode|systemd\.gpt_auto|init)(?:=|\s|$)")
@@ -31,15 +32,17 @@ def check_cmdline(text: str) -> str:
 
 
 def from_tree(tree: Path, *, kernel_version: str, cmdline: str, release: int) -> BootAssets:
-    return BootAssets(kernel=(tree / f"boot/vmlinuz-{kernel_version}").read_bytes(),
-                      initrd=(tree / f"boot/initrd.img-{kernel_version}").read_bytes(),
-                      cmdline=cmdline, release=str(release))
+    """Raises BootError."""
+    boot = tree / "boot"
+    return from_files(boot / f"vmlinuz-{kernel_version}", boot / f"initrd.img-{kernel_version}", cmdline=cmdline,
+                      release=str(release))
 
 
 def files(assets: BootAssets) -> dict[str, bytes]:
     """File name → content, in the order of NAMES."""
-    contents = (assets.kernel, assets.initrd, f"{assets.cmdline}\n".encode(), f"{assets.release}\n".encode())
-    return dict(zip(NAMES, contents, strict=True))
+    found = {name: b"".join(pieces) for name, pieces in assets.files()}
+    return {KERNEL: found[KERNEL], INITRD: found[INITRD],
+            CMDLINE: f"{assets.cmdline}\n".encode(), RELEASE: f"{assets.release}\n".encode()}
 
 
 def write_directory(assets: BootAssets, directory: Path) -> None:
@@ -50,12 +53,11 @@ def write_directory(assets: BootAssets, directory: Path) -> None:
 
 def read_directory(directory: Path) -> BootAssets:
     """Raises BuildError when a file is missing or empty."""
-    found = {name: (directory / name).read_bytes() for name in NAMES if (directory / name).is_file()}
     for name in NAMES:
-        if not found.get(name):
+        if not (directory / name).is_file() or not (directory / name).stat().st_size:
             raise BuildError(f"{directory} holds no complete boot assets", why=f"{name} is missing or empty")
-    return BootAssets(kernel=found[KERNEL], initrd=found[INITRD], cmdline=found[CMDLINE].decode().strip(),
-                      release=found[RELEASE].decode().strip())
+    cmdline, release = ((directory / name).read_text().strip() for name in (CMDLINE, RELEASE))
+    return from_files(directory / KERNEL, directory / INITRD, cmdline=cmdline, release=release)
 
 
 def to_tar(assets: BootAssets, epoch: int) -> bytes:

@@ -112,7 +112,7 @@ def _system(golden: GoldenOptions, tar: Path, place: Place, commands: FullComman
     boot = assets.from_tree(root, kernel_version=version, cmdline=golden.cmdline, release=golden.release)
     assets.write_directory(boot, place.boot)
     place.packages.write_text(package_list((root / "var/lib/dpkg/status").read_text()))
-    return boot, tree.os_name(root)
+    return assets.read_directory(place.boot), tree.os_name(root)
 
 
 def _kubernetes(root: Path, wanted: KubernetesOptions, commands: FullCommands, progress: Progress) -> None:

@@ -3,7 +3,9 @@ the boot partition was damaged."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +19,23 @@ if TYPE_CHECKING:
 _DIGITS = re.compile(r"(\d+)")
 
 
-def find(slot: Slot, kernel: Path | None, initrd: Path | None, node: Node) -> BootAssets:
-    """Raises Refused where a kernel would be put beside the modules of another one."""
+@contextlib.contextmanager
+def find(slot: Slot, kernel: Path | None, initrd: Path | None, node: Node) -> Iterator[BootAssets]:
+    """Their files can be read while it is open. Raises Refused where a kernel would be put beside the modules of
+    another one."""
     if node.facts() is None:
         raise Refused("no kernel is installed", why="this system was not booted by k8r")
     if kernel and initrd:
-        return _read(kernel, initrd, slot, node)
+        yield _read(kernel, initrd, slot, node)
+        return
     if slot is Slot.IMAGE:
-        return _from_bundle(node)
+        with _from_bundle(node) as found:
+            yield found
+        return
     if node.world.boot.state().current is not Slot.WORKING:
         raise Refused("the working slot's kernel is not replaced", why="the node does not run from it, so its kernel "
                       "cannot be seen", hint="mount it and give --kernel and --initrd, or `k8r-agent reinstall`")
-    return _read(*newest(node.root / "boot"), slot, node)
+    yield _read(*newest(node.root / "boot"), slot, node)
 
 
 def newest(boot: Path) -> tuple[Path, Path]:
@@ -50,19 +57,15 @@ def _version(kernel: Path) -> list[tuple[int, str]]:
 
 def _read(kernel: Path, initrd: Path, slot: Slot, node: Node) -> BootAssets:
     """The slot's own kernel arguments stay as they are; a slot without any gets those of the other one."""
+    from k8r_agent.image.bootassets import from_files
+
     present = node.world.boot.assets(slot) or node.world.boot.assets(slot.other)
-    try:
-        found = BootAssets(kernel=kernel.read_bytes(), initrd=initrd.read_bytes(),
-                           cmdline=present.cmdline if present else "",
-                           release=kernel.name.removeprefix("vmlinuz-") or kernel.name)
-    except OSError as error:
-        raise BootError(f"{error.filename} cannot be read", why=error.strerror or str(error)) from error
-    if not found.kernel or not found.initrd:
-        raise BootError("an empty kernel or initrd is not installed", why=f"{kernel}, {initrd}")
-    return found
+    return from_files(kernel, initrd, cmdline=present.cmdline if present else "",
+                      release=kernel.name.removeprefix("vmlinuz-") or kernel.name)
 
 
-def _from_bundle(node: Node) -> BootAssets:
+@contextlib.contextmanager
+def _from_bundle(node: Node) -> Iterator[BootAssets]:
     """Of exactly the release that the image slot holds."""
     from k8r_agent.image.bootassets import assets_digest
     from k8r_agent.steps.image_slot import kept_boot_digest
@@ -80,4 +83,4 @@ def _from_bundle(node: Node) -> BootAssets:
         if wanted and assets_digest(found) != wanted:
             raise Refused("the image slot's kernel is not replaced", why=f"{source} holds another release "
                           f"{status.release} than the slot", hint="k8r-agent update")
-        return found
+        yield found

@@ -92,8 +92,8 @@ def run_install_assets(args: Namespace, console: Console, node: Node) -> int:
     slot = Slot(args.slot)
     if bool(args.kernel) != bool(args.initrd):
         raise UsageError("--kernel and --initrd go together: a kernel needs the initrd with its modules")
-    with node.lock.hold(f"slot install-assets (pid {node.pid})"):
-        wanted = bootassets.find(slot, args.kernel, args.initrd, node)
+    with node.lock.hold(f"slot install-assets (pid {node.pid})"), \
+            bootassets.find(slot, args.kernel, args.initrd, node) as wanted:
         changed = node.world.boot.assets(slot) != wanted
         if changed:
             with node.world.machine.inhibit("installing a kernel"):

@@ -14,15 +14,18 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from k8r_agent.errors import BootError, ReadBackMismatch, Refused
+from k8r_agent.model.boot import Content
 from k8r_agent.ports.bootfiles import SECTOR
 
 MOUNT = Path("/boot/firmware")
 LOCK = Path("/run/k8r/bootfiles.lock")
 _TEMPORARY = "k8r.tmp"  # a short name: one directory entry; no loader reads it
+_PIECE = 1 << 20  # bytes read at a time
+_UNSYNCED = 8 << 20  # bytes written at most before the medium is waited for
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
 
@@ -42,15 +45,31 @@ class MountedBootFiles:
 
     def read(self, path: str) -> bytes | None:
         """From the medium, not from the cache."""
+        fd = self._opened(path)
+        return None if fd is None else b"".join(self._reading(path, fd))
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        fd = self._opened(path)
+        if fd is None:
+            raise BootError(f"{path} is not on the boot partition")
+        yield from self._reading(path, fd)
+
+    def content(self, path: str) -> Content | None:
+        fd = self._opened(path)
+        return None if fd is None else Content.of(self._reading(path, fd))
+
+    def _opened(self, path: str) -> int | None:
         try:
-            fd = os.open(self._at(path), os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self._at(path), os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             self._assert_mounted()
             return None
         except OSError as error:
             raise _failed("read", path, error) from error
+
+    def _reading(self, path: str, fd: int) -> Iterator[bytes]:
         try:
-            return _read_uncached(fd)
+            yield from _uncached(fd)
         except OSError as error:
             raise _failed("read", path, error) from error
         finally:
@@ -104,9 +123,12 @@ class MountedBootFiles:
                 os.fdatasync(fd)
             finally:
                 os.close(fd)
-        self._verify(path, data)
+        self._verify(path, Content.of([data]))
 
     def put(self, path: str, data: bytes) -> None:
+        self.put_pieces(path, [data])
+
+    def put_pieces(self, path: str, pieces: Iterable[bytes]) -> Content:
         assert self._depth, path
         target = self._at(path)
         temporary = target.parent / _TEMPORARY
@@ -115,11 +137,11 @@ class MountedBootFiles:
             temporary.unlink(missing_ok=True)
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                _write_all(fd, data)
+                written = Content.of(_writing(fd, pieces))
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        self._verify(str(temporary.relative_to(self._root)), data)
+        self._verify(str(temporary.relative_to(self._root)), written)
         with self._complaint("write", path):
             if target.exists():
                 _exchange(temporary, target)
@@ -129,7 +151,8 @@ class MountedBootFiles:
                 temporary.rename(target)
             _sync(target)
             self._sync_all()
-        self._verify(path, data)
+        self._verify(path, written)
+        return written
 
     def rename(self, old: str, new: str) -> None:
         assert self._depth, old
@@ -205,11 +228,11 @@ class MountedBootFiles:
         finally:
             os.close(fd)
 
-    def _verify(self, path: str, data: bytes) -> None:
-        found = self.read(path)
-        if found != data:
+    def _verify(self, path: str, written: Content) -> None:
+        found = self.content(path)
+        if found != written:
             raise ReadBackMismatch(f"{path} on the boot partition does not hold what was written",
-                                   why="it is gone" if found is None else f"{len(found)} bytes, {len(data)} written",
+                                   why=f"{found.size} bytes, {written.size} written" if found else "it is gone",
                                    hint="the medium is failing: replace it before the next reboot")
 
     @contextlib.contextmanager
@@ -226,10 +249,19 @@ def _failed(verb: str, path: str, error: OSError) -> BootError | Refused:
     return BootError(f"cannot {verb} {path} on the boot partition", why=error.strerror or str(error))
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view):]
+def _writing(fd: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Writes each piece, passes it on, and sees to it that no more than a few wait for the medium: of a whole initrd
+    in the page cache a slow card would make one long fsync."""
+    waiting = 0
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(fd, view):]
+        waiting += len(piece)
+        if waiting >= _UNSYNCED:
+            os.fdatasync(fd)
+            waiting = 0
+        yield piece
 
 
 def _sync(path: Path) -> None:
@@ -260,32 +292,29 @@ def _exchange(one: Path, other: Path) -> None:
     one.rename(other)
 
 
-def _read_uncached(fd: int) -> bytes:
+def _uncached(fd: int) -> Iterator[bytes]:
     """O_DIRECT where the file system has it; else the cached pages are dropped first."""
-    size = os.fstat(fd).st_size
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    direct = -1
     try:
         direct = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-        return _read_direct(direct, size)
     except OSError:
-        pieces = []
-        while piece := os.read(fd, 1 << 20):
-            pieces.append(piece)
-        return b"".join(pieces)
+        direct = -1
+    size, at = os.fstat(fd).st_size, 0
+    try:
+        with mmap.mmap(-1, _PIECE) as buffer:  # page-aligned, as O_DIRECT wants it
+            while at < size:
+                try:
+                    count = os.preadv(fd if direct < 0 else direct, [buffer], at)
+                except OSError:
+                    if direct < 0:
+                        raise
+                    os.close(direct)
+                    direct = -1
+                    continue
+                if count == 0:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                at += count
+                yield buffer[:count]
     finally:
         if direct >= 0:
             os.close(direct)
-
-
-def _read_direct(fd: int, size: int) -> bytes:
-    found = bytearray()
-    with mmap.mmap(-1, 1 << 20) as buffer:  # page-aligned, as O_DIRECT wants it
-        while len(found) < size:
-            count = os.preadv(fd, [buffer], len(found))
-            if count == 0:
-                break
-            found += buffer[:count]
-    if len(found) != size:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-    return bytes(found)

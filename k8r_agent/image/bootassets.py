@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from k8r_agent.errors import BundleError
-from k8r_agent.model.boot import BootAssets
+from k8r_agent.errors import BootError, BundleError
+from k8r_agent.model.boot import INITRD, KERNEL, BootAssets, Content
 
 # Name → most bytes.
-LIMITS = {"vmlinuz": 128 << 20, "initrd.img": 384 << 20, "cmdline": 4 << 10, "release": 4 << 10}
-_NEEDED = ("vmlinuz", "initrd.img")
+LIMITS = {KERNEL: 128 << 20, INITRD: 384 << 20, "cmdline": 4 << 10, "release": 4 << 10}
+_NEEDED = (KERNEL, INITRD)
 _MAX_OTHER = 64 << 10  # bytes of a member that is skipped: pax headers
 _BLOCK = 512
-
-Sink = Callable[[bytes], object]
-
-
-def read(pieces: Iterator[bytes], *, name: str) -> BootAssets:
-    """Raises BundleError for anything but a flat tar with the four files (cmdline and release may be missing)."""
-    found: dict[str, list[bytes]] = {}
-    _walk(pieces, lambda member: found.setdefault(member, []).append, name)
-    joined = {member: b"".join(found.pop(member)) for member in tuple(found)}
-    return BootAssets(kernel=joined["vmlinuz"], initrd=joined["initrd.img"],
-                      cmdline=_line(joined.get("cmdline", b""), name), release=_line(joined.get("release", b""), name))
+_PIECE = 1 << 20
 
 
-def digest(pieces: Iterator[bytes], *, name: str) -> str:
-    """assets_digest() of what read() would return, without holding it."""
-    hashes = {member: hashlib.sha256() for member in _NEEDED}
-    lines: dict[str, list[bytes]] = {"cmdline": [], "release": []}
-    _walk(pieces, lambda member: hashes[member].update if member in hashes else lines[member].append, name)
-    cmdline, release = (_line(b"".join(lines[member]), name) for member in ("cmdline", "release"))
-    return _combined(hashes["vmlinuz"].hexdigest(), hashes["initrd.img"].hexdigest(), cmdline, release)
+def read(opened: Callable[[], Iterator[bytes]], *, name: str) -> BootAssets:
+    """What is in the archive; `opened` gives its bytes from the beginning, now and whenever the files are read.
+
+    Raises BundleError for anything but a flat tar with the four files (cmdline and release may be missing)."""
+    found: dict[str, Content] = {}
+    lines = {"cmdline": b"", "release": b""}
+    for member, pieces in _members(opened(), name):
+        if member in lines:
+            lines[member] = b"".join(pieces)
+        else:
+            found[member] = Content.of(pieces)
+    return BootAssets(kernel=found[KERNEL], initrd=found[INITRD], cmdline=_line(lines["cmdline"], name),
+                      release=_line(lines["release"], name),
+                      files=lambda: (pair for pair in _members(opened(), name) if pair[0] in _NEEDED))
+
+
+def from_files(kernel: Path, initrd: Path, *, cmdline: str, release: str) -> BootAssets:
+    """Raises BootError when one cannot be read or is empty."""
+    paths = {KERNEL: kernel, INITRD: initrd}
+    found = {member: Content.of(_pieces(path)) for member, path in paths.items()}
+    for member, content in found.items():
+        if not content.size:
+            raise BootError("an empty kernel or initrd is of no use", why=f"{paths[member]}")
+    return BootAssets(kernel=found[KERNEL], initrd=found[INITRD], cmdline=cmdline, release=release,
+                      files=lambda: ((member, _pieces(path)) for member, path in paths.items()))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    except OSError as error:
+        raise BootError(f"{path} cannot be read", why=error.strerror or str(error)) from error
 
 
 def assets_digest(assets: BootAssets) -> str:
     """What identifies boot assets, wherever they lie: sha256, hex. Space in the two lines does not count."""
-    return _combined(hashlib.sha256(assets.kernel).hexdigest(), hashlib.sha256(assets.initrd).hexdigest(),
+    return _combined(assets.kernel.sha256, assets.initrd.sha256,
                      " ".join(assets.cmdline.split()), " ".join(assets.release.split()))
 
 
@@ -77,28 +95,28 @@ class _Bytes:
             pass
 
 
-def _walk(pieces: Iterator[bytes], sink: Callable[[str], Sink], name: str) -> None:
-    """Each member's bytes into its sink; to the end of `pieces`, so that whoever makes them can check their hash."""
+def _members(pieces: Iterator[bytes], name: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Each file and its bytes, to be read before the next one; what is left of it is skipped. It goes on to the end of
+    `pieces`, so that whoever makes them can check their hash."""
     stream, seen = _Bytes(pieces, name), set()
     while True:
         header = b"".join(stream.take(_BLOCK))
         if not header.strip(b"\0"):
             break
         member, size, kind = _header(header, name)
-        put: Sink = lambda data: None  # noqa: E731
+        content = stream.take(size)
         if kind in (b"0", b"\0"):
             if member not in LIMITS or member in seen or not 0 < size <= LIMITS[member]:
                 why = "twice" if member in seen else f"{size} bytes" if member in LIMITS else "not expected"
                 raise BundleError(f"{name}: {member[:100]!r} in the archive", why=why,
                                   hint=f"it may hold {', '.join(LIMITS)}, nothing else and in no directory")
             seen.add(member)
-            put = sink(member)
+            yield member, content
         elif kind not in (b"5", b"x", b"g") or size > _MAX_OTHER:
             raise BundleError(f"{name}: {member[:100]!r} is not a plain file", why=f"tar type {kind!r}")
-        for piece in stream.take(size):
-            put(piece)
-        for _ in stream.take(-size % _BLOCK):
-            pass
+        for rest in (content, stream.take(-size % _BLOCK)):
+            for _ in rest:
+                pass
     stream.drain()
     if missing := [member for member in _NEEDED if member not in seen]:
         raise BundleError(f"{name}: no {' and no '.join(missing)} in the archive")

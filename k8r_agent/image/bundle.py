@@ -118,11 +118,7 @@ class OpenBundle:
 
     def boot_assets(self) -> BootAssets:
         artifact = self._artifact("boot")
-        return bootassets.read(self._checked(artifact), name=artifact.file)
-
-    def boot_digest(self) -> str:
-        artifact = self._artifact("boot")
-        return bootassets.digest(self._checked(artifact), name=artifact.file)
+        return bootassets.read(lambda: self._checked(artifact), name=artifact.file)
 
     def _artifact(self, kind: str) -> Artifact:
         found = self.manifest.artifact(kind)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from k8r_agent.model.slots import Slot
+
+KERNEL, INITRD = "vmlinuz", "initrd.img"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +42,32 @@ class BootFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BootAssets:
-    """One slot's kernel, initrd and own kernel arguments, as bytes to be written to the boot partition."""
+class Content:
+    """What identifies bytes, wherever they lie."""
 
-    kernel: bytes
-    initrd: bytes
+    size: int
+    sha256: str  # hex
+
+    @staticmethod
+    def of(pieces: Iterable[bytes]) -> Content:
+        import hashlib
+
+        size, digest = 0, hashlib.sha256()
+        for piece in pieces:
+            size += len(piece)
+            digest.update(piece)
+        return Content(size=size, sha256=digest.hexdigest())
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootAssets:
+    """One slot's kernel, initrd and own kernel arguments. An initrd may be larger than all the memory that an update
+    is to need, so the two files are known by their hashes and read in pieces, from wherever they lie."""
+
+    kernel: Content
+    initrd: Content
     cmdline: str
     release: str
+    # (KERNEL or INITRD, its pieces): each once, in the order in which they lie there, each read before the next is
+    # asked for. Who copies them compares: they may have changed since they were hashed.
+    files: Callable[[], Iterator[tuple[str, Iterator[bytes]]]] = field(compare=False, repr=False)

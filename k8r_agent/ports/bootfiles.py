@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
+
+from k8r_agent.model.boot import Content
 
 SECTOR = 512
 
@@ -16,7 +19,13 @@ class BootFiles(Protocol):
         """Read-write for the duration; nests. Every writing call needs it."""
 
     def read(self, path: str) -> bytes | None:
-        """None when there is no such file."""
+        """A small file. None when there is no such file."""
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """A file of any size, read as the pieces are asked for. Raises BootError when there is none."""
+
+    def content(self, path: str) -> Content | None:
+        """What identifies a file of any size. None when there is no such file."""
 
     def names(self, directory: str) -> tuple[str, ...]:
         """Entries of a directory, () when it does not exist."""
@@ -25,7 +34,11 @@ class BootFiles(Protocol):
         """Overwrite an existing file of exactly 512 bytes in place: old or new, nothing else (one sector)."""
 
     def put(self, path: str, data: bytes) -> None:
-        """Create or replace a file of any size: absent/old or new, never a mix under its final name."""
+        """Create or replace a small file: absent/old or new, never a mix under its final name."""
+
+    def put_pieces(self, path: str, pieces: Iterable[bytes]) -> Content:
+        """As put(), for a file of any size, and returns what was written. What `pieces` raises passes through, and
+        leaves what was there."""
 
     def rename(self, old: str, new: str) -> None:
         """Within one directory. A cut may leave both names or neither: callers must be able to heal that."""

@@ -62,10 +62,8 @@ class Bundle(Protocol):
 
     def image(self) -> AbstractContextManager[ImageSource]: ...
 
-    def boot_assets(self) -> BootAssets: ...
-
-    def boot_digest(self) -> str:
-        """assets_digest() of boot_assets(), checked but never whole in memory."""
+    def boot_assets(self) -> BootAssets:
+        """Checked, which reads (fetches) all of it; their files are fetched again when they are read."""
 
     def raw_index(self) -> bytes:
         """b"" when the bundle has none."""

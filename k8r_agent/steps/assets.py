@@ -69,9 +69,10 @@ def _fetch(world: World, slot: Slot) -> None:
         if manifest_digest(bundle) != world.recall("manifest"):  # its server has another release by now
             raise BundleError(f"{bundle.source} holds another bundle than the one that was written",
                               why=f"release {bundle.manifest.release} now", hint="run the update again")
-        world.remember(f"{slot}-assets", bundle.boot_digest())
+        assets = bundle.boot_assets()
+        world.remember(f"{slot}-assets", fingerprint(assets))
         if not _installed(world, slot):
-            install(world, slot, bundle.boot_assets())
+            install(world, slot, assets)
 
 
 def _installed(world: World, slot: Slot) -> bool:

@@ -37,7 +37,7 @@ class CheckBundle:
             suits(world, bundle.manifest)
             newer(world, bundle.manifest, force=world.arg("force") == "yes")
             bundle.raw_index()
-            bundle.boot_digest()
+            bundle.boot_assets()
             _remember(world, bundle)
 
 
@@ -66,7 +66,7 @@ class CheckPreviousBundle:
                               hint="give the directory or address of the older bundle")
             suits(world, bundle.manifest)
             bundle.raw_index()
-            bundle.boot_digest()
+            bundle.boot_assets()
             _remember(world, bundle)
 
 

@@ -69,7 +69,7 @@ def known_or_adopted(world: World) -> KnownImage:
 def keep(world: World, bundle: Bundle, index: ImageIndex) -> None:
     """Everything that later checks of the slot and a rollback need, before the slot's status says ok."""
     files = {MANIFEST: bundle.raw_manifest, SIGNATURE: bundle.raw_signature, INDEX: indexes.write(index),
-             SOURCE: bundle.source.encode(), BOOT: _boot(bundle.boot_digest())}
+             SOURCE: bundle.source.encode(), BOOT: _boot(assets_digest(bundle.boot_assets()))}
     world.slots.keep(bundle.manifest.release, {name: data for name, data in files.items() if data})
 
 

@@ -33,7 +33,7 @@ def main() -> None:
             pass
     signers = sorted(Path("build/keys").glob("*.allowed_signers"))  # of the images that `make images` builds
     with Bundles(commands(), allow_unsigned=True, signers=signers).open(sys.argv[1]) as bundle:
-        bundle.boot_digest()
+        bundle.boot_assets()
         with open_device(Path(sys.argv[2]), write=True) as device:
             with bundle.image() as source:
                 written = write(device, source, report=Quiet())

@@ -14,7 +14,8 @@ import pytest
 
 from k8r_agent.effects.bootfiles import MountedBootFiles
 from k8r_agent.effects.efivars import LocalEfiVars
-from k8r_agent.errors import BootError, ReadBackMismatch
+from k8r_agent.errors import BootError, FetchError, ReadBackMismatch
+from k8r_agent.model.boot import Content
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
 from tests.fakes.bootfiles import FakeBootFiles
 from tests.fakes.efivars import FakeEfiVars
@@ -63,8 +64,8 @@ class StaleMedium(MountedBootFiles):
 
     path = f"{BASE}/decision"
 
-    def read(self, path: str) -> bytes | None:
-        return ONE if path == self.path else super().read(path)
+    def content(self, path: str) -> Content | None:
+        return Content.of([ONE]) if path == self.path else super().content(path)
 
 
 @pytest.mark.fault(6)
@@ -78,6 +79,34 @@ def test_what_did_not_reach_the_medium_is_an_error(tmp_path: Path) -> None:
     assert "replace it before the next reboot" in failure.value.hint
     with stale.writable(), pytest.raises(ReadBackMismatch):
         stale.write_sector(f"{BASE}/decision", TWO)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 3_000_001])
+def test_a_large_file_in_pieces(files: BootFiles, size: int) -> None:
+    data = os.urandom(size)
+    pieces = [data[at:at + 300_000] for at in range(0, size, 300_000)]
+    with files.writable():
+        assert files.put_pieces(f"{BASE}/a/file", iter(pieces)) == Content.of([data])
+    assert files.content(f"{BASE}/a/file") == Content.of([data])
+    assert b"".join(files.pieces(f"{BASE}/a/file")) == data
+    assert files.content(f"{BASE}/a/none") is None
+    with pytest.raises(BootError, match="a/none"):
+        list(files.pieces(f"{BASE}/a/none"))
+
+
+def test_pieces_that_end_early_leave_what_was_there(files: BootFiles) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise FetchError("the connection is gone")
+
+    with files.writable():
+        files.put(f"{BASE}/a/file", b"whole")
+        with pytest.raises(FetchError, match="connection"):
+            files.put_pieces(f"{BASE}/a/file", broken())
+        assert files.read(f"{BASE}/a/file") == b"whole"
+        files.put(f"{BASE}/a/file", b"new")
+    assert files.read(f"{BASE}/a/file") == b"new"
+    assert files.names(f"{BASE}/a") == ("file",)
 
 
 def test_one_sector_in_place(files: BootFiles) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
-from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.boot import BootBackend
+from tests.fakes.assets import in_memory, kernel_of
 from tests.fakes.bootfiles import nowhere
 from tests.fakes.firmware import LOADERS, GrubFirmware, SystemdBootFirmware
 
-OLD = BootAssets(kernel=b"old kernel", initrd=b"old initrd", cmdline="quiet", release="1")
-NEW = BootAssets(kernel=b"new kernel", initrd=b"new initrd", cmdline="quiet splash", release="2")
+OLD = in_memory(kernel=b"old kernel", initrd=b"old initrd", cmdline="quiet", release="1")
+NEW = in_memory(kernel=b"new kernel", initrd=b"new initrd", cmdline="quiet splash", release="2")
 Firmware = SystemdBootFirmware | GrubFirmware
 Outcome = tuple[tuple[Slot, bytes], ...]
 
@@ -129,12 +129,12 @@ def test_reviving_a_dead_working_slot(kind: type[Firmware]) -> None:
         left.backend(Slot.IMAGE).install_assets(Slot.WORKING, NEW)
         for armed in cuts(left, Slot.IMAGE, lambda b: b.try_once(Slot.WORKING)):
             sequence = boots(armed)
-            assert sequence[0] in ((Slot.IMAGE, OLD.kernel), (Slot.WORKING, NEW.kernel))
+            assert sequence[0] in ((Slot.IMAGE, kernel_of(OLD)), (Slot.WORKING, kernel_of(NEW)))
             assert {slot for slot, _ in sequence[1:]} == {Slot.IMAGE}
             if sequence[0][0] is Slot.WORKING:
                 armed.choose()
                 for confirmed in cuts(armed, Slot.WORKING, lambda b: b.set_primary(Slot.WORKING)):
-                    assert boots(confirmed)[0] in ((Slot.IMAGE, OLD.kernel), (Slot.WORKING, NEW.kernel))
+                    assert boots(confirmed)[0] in ((Slot.IMAGE, kernel_of(OLD)), (Slot.WORKING, kernel_of(NEW)))
                     confirmed.backend(Slot.WORKING).set_primary(Slot.WORKING)
                     assert [slot for slot, _ in boots(confirmed)] == [Slot.WORKING] * 3 + [Slot.IMAGE] * 2
 
@@ -147,4 +147,4 @@ def test_first_assets_of_a_fresh_disk(kind: type[Firmware]) -> None:
         assert {slot for slot, _ in boots(left)} == {Slot.IMAGE}
         left.backend(Slot.IMAGE).install_assets(Slot.WORKING, NEW)
         left.backend(Slot.IMAGE).set_primary(Slot.WORKING)
-        assert boots(left)[0] == (Slot.WORKING, NEW.kernel)
+        assert boots(left)[0] == (Slot.WORKING, kernel_of(NEW))

@@ -7,9 +7,10 @@ that a cut can leave any subset of them; what one flush orders is flushed. Crash
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from k8r_agent.errors import BootError, Refused
+from k8r_agent.model.boot import Content
 from k8r_agent.ports.bootfiles import SECTOR
 
 TEMPORARY = "k8r.tmp"
@@ -44,6 +45,17 @@ class FakeBootFiles:
 
     def read(self, path: str) -> bytes | None:
         return self.rot.get(path, self.live.get(path))
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        data = self.read(path)
+        if data is None:
+            raise BootError(f"{path} is not on the boot partition")
+        for at in range(0, len(data), CLUSTER):
+            yield data[at:at + CLUSTER]
+
+    def content(self, path: str) -> Content | None:
+        data = self.read(path)
+        return None if data is None else Content.of([data])
 
     def names(self, directory: str) -> tuple[str, ...]:
         prefix = f"{directory}/"
@@ -83,6 +95,11 @@ class FakeBootFiles:
         self.point(f"boot:{path}:put-renamed")
         self._flush()
         self.point(f"boot:{path}:put-after")
+
+    def put_pieces(self, path: str, pieces: Iterable[bytes]) -> Content:
+        data = b"".join(pieces)
+        self.put(path, data)
+        return Content.of([data])
 
     def rename(self, old: str, new: str) -> None:
         assert self.depth, f"{old}: the partition is read-only"

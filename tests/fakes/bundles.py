@@ -17,10 +17,10 @@ import zstandard
 from k8r_agent.errors import BundleError, FetchError
 from k8r_agent.image import index as indexes
 from k8r_agent.image import manifest as manifests
-from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.bundle import Artifact, Chunk, ImageIndex, Manifest
 from k8r_agent.ports.bundle import ImageSource
+from tests.fakes.assets import files_of, in_memory
 
 BLOCK, CHUNK = 4096, 64 << 10
 
@@ -48,7 +48,7 @@ def make_index(image: bytes, *, used: tuple[tuple[int, int], ...] | None = None,
 
 def make_assets(release: int = 1, *, size: int = 5000) -> BootAssets:
     rng = random.Random(release)
-    return BootAssets(kernel=rng.randbytes(size), initrd=rng.randbytes(2 * size), cmdline="quiet console=ttyS0",
+    return in_memory(kernel=rng.randbytes(size), initrd=rng.randbytes(2 * size), cmdline="quiet console=ttyS0",
                       release=str(release))
 
 
@@ -101,9 +101,6 @@ class FakeBundle:
     def boot_assets(self) -> BootAssets:
         return self.assets
 
-    def boot_digest(self) -> str:
-        return assets_digest(self.assets)
-
     def raw_index(self) -> bytes:
         return indexes.write(self.image_index) if self.image_index else b""
 
@@ -118,7 +115,7 @@ def fake_bundle(release: int = 2, *, source: str = "/bundle", image: bytes | Non
     artifacts = [Artifact(kind="image", file="image.img", size=len(image), sha256=digest, compression="none",
                           unpacked_size=len(image), unpacked_sha256=digest),
                  Artifact(kind="boot", file="boot.tar.zst", size=100, sha256="0" * 64, compression="zstd",
-                          unpacked_size=len(assets.kernel) + len(assets.initrd) + 4096, unpacked_sha256="0" * 64)]
+                          unpacked_size=assets.kernel.size + assets.initrd.size + 4096, unpacked_sha256="0" * 64)]
     manifest = Manifest(compatible=compatible, architecture=architecture, release=release, version=f"test.{release}",
                         os="Test OS", kubernetes="", created="2026-11-20T11:00:00Z", artifacts=tuple(artifacts))
     return FakeBundle(source=source, manifest=manifest, image_bytes=image, image_index=index, assets=assets,
@@ -147,8 +144,7 @@ class FakeBundles:
 def boot_tar(assets: BootAssets) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in (("vmlinuz", assets.kernel), ("initrd.img", assets.initrd),
-                           ("cmdline", assets.cmdline.encode()), ("release", assets.release.encode())):
+        for name, data in (*files_of(assets).items(), ("cmdline", assets.cmdline.encode()), ("release", assets.release.encode())):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from k8r_agent.errors import FetchError
 from k8r_agent.image import index as indexes
 from k8r_agent.image import manifest as manifests
-from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.model import superblock
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.bundle import Artifact, Chunk, ImageIndex, Manifest
 from k8r_agent.steps.image_slot import FLASHED
 from tests.fakes import ext4
+from tests.fakes.assets import in_memory
 from tests.fakes.disks import FakeDisks
 
 SIZE, BLOCK, CHUNK = 256 << 10, 4096, 64 << 10
@@ -62,7 +62,7 @@ def index_of(release: int) -> ImageIndex:
 
 @functools.cache
 def assets_of(release: int) -> BootAssets:
-    return BootAssets(kernel=f"kernel {release}".encode(), initrd=f"initrd {release}".encode(), cmdline="quiet",
+    return in_memory(kernel=f"kernel {release}".encode(), initrd=f"initrd {release}".encode(), cmdline="quiet",
                       release=str(release))
 
 
@@ -144,9 +144,6 @@ class GoldenBundle:
 
     def boot_assets(self) -> BootAssets:
         return assets_of(self._release)
-
-    def boot_digest(self) -> str:
-        return assets_digest(assets_of(self._release))
 
     def raw_index(self) -> bytes:
         return indexes.write(index_of(self._release))

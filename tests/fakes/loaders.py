@@ -9,6 +9,7 @@ from k8r_agent.errors import Protected
 from k8r_agent.model.boot import BootAssets, BootState
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.boot import BootBackend
+from tests.fakes.assets import kernel_of
 from tests.fakes.firmware import GrubFirmware, SystemdBootFirmware
 from tests.fakes.golden import assets_of
 from tests.fakes.statepartition import MemoryBootFiles
@@ -39,7 +40,7 @@ class PlainLoader:
             if self.tries == 0 and self.primary is Slot.WORKING:
                 slot = Slot.IMAGE
             self.tries = max(0, self.tries - 1)
-        return slot, self.kept[slot].kernel
+        return slot, kernel_of(self.kept[slot])
 
     def decided(self) -> Slot:
         return self.primary

@@ -15,9 +15,10 @@ from k8r_agent.model.boot import BootAssets, BootFacts, BootState
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import RebootRequested, World
 from k8r_agent.store.slots import SlotStore
+from tests.fakes.assets import in_memory
 from tests.fakes.statefiles import FakeStateFiles
 
-ASSETS = BootAssets(kernel=b"kernel", initrd=b"initrd", cmdline="quiet", release="1")
+ASSETS = in_memory(kernel=b"kernel", initrd=b"initrd", cmdline="quiet", release="1")
 
 
 class Clock:

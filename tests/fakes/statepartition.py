@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from k8r_agent.effects.statepartition import NodeStatePartition
 from k8r_agent.errors import NoState, StateError
+from k8r_agent.model.boot import Content
 from k8r_agent.model.layout import STATE, Partition
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import BootFiles
@@ -81,6 +82,16 @@ class MemoryBootFiles:
 
     def read(self, path: str) -> bytes | None:
         return self.files.get(path)
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        yield self.files[path]
+
+    def content(self, path: str) -> Content | None:
+        return Content.of([self.files[path]]) if path in self.files else None
+
+    def put_pieces(self, path: str, pieces: Iterable[bytes]) -> Content:
+        self.put(path, b"".join(pieces))
+        return Content.of([self.files[path]])
 
     def names(self, directory: str) -> tuple[str, ...]:
         prefix = directory + "/"

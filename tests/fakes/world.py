@@ -27,6 +27,7 @@ from k8r_agent.steps.health import HealthCheck, SelfCheck
 from k8r_agent.store.journal import Journal
 from k8r_agent.store.slots import SlotStore
 from k8r_agent.store.tasks import TaskFiles
+from tests.fakes.assets import kernel_of
 from tests.fakes.disks import FakeDisks
 from tests.fakes.flashed import MIB, flashed_gpt
 from tests.fakes.golden import GoldenBundles, assets_of, content_of, release_of, soil
@@ -186,7 +187,7 @@ class FakeNode:
             slot, kernel = self.loader.choose()
             self.boots += 1
             release = self._content(slot)
-            if (release and kernel == assets_of(release).kernel
+            if (release and kernel == kernel_of(assets_of(release))
                     and self.behaviour.comes_up(slot, release, self.boots)):
                 return self._up(slot, release)
         raise Violation("no system comes up any more")

@@ -16,11 +16,11 @@ from k8r_agent.build.__main__ import main
 from k8r_agent.build.options import BundleOptions
 from k8r_agent.effects.commands import commands
 from k8r_agent.image.bundle import Bundles
-from k8r_agent.model.boot import BootAssets
+from tests.fakes.assets import in_memory
 
 EPOCH = 1_790_000_000
 SIZE = 96 << 20
-BOOT = BootAssets(kernel=b"kernel" * 1000, initrd=b"initrd" * 1000, cmdline="console=ttyS0", release="3")
+BOOT = in_memory(kernel=b"kernel" * 1000, initrd=b"initrd" * 1000, cmdline="console=ttyS0", release="3")
 
 
 class Quiet:

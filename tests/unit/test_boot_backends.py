@@ -8,14 +8,15 @@ import pytest
 
 from k8r_agent.boot import registry
 from k8r_agent.errors import BootError, K8rError, Protected, Refused
-from k8r_agent.model.boot import BootAssets, BootFacts
+from k8r_agent.model.boot import BootFacts
 from k8r_agent.model.slots import Slot
+from tests.fakes.assets import in_memory, kernel_of
 from tests.fakes.bootfiles import FakeBootFiles
 from tests.fakes.efivars import FakeEfiVars
 from tests.fakes.firmware import LOADERS, GrubFirmware, SystemdBootFirmware
 
-OLD = BootAssets(kernel=b"old kernel", initrd=b"old initrd", cmdline="quiet", release="1")
-NEW = BootAssets(kernel=b"new kernel", initrd=b"new initrd", cmdline="quiet splash", release="2")
+OLD = in_memory(kernel=b"old kernel", initrd=b"old initrd", cmdline="quiet", release="1")
+NEW = in_memory(kernel=b"new kernel", initrd=b"new initrd", cmdline="quiet splash", release="2")
 
 Firmware = SystemdBootFirmware | GrubFirmware
 
@@ -61,13 +62,13 @@ def test_the_first_boot_of_working(kind: type[Firmware]) -> None:
     with pytest.raises(Protected):
         backend.set_primary(Slot.WORKING)
     backend.install_assets(Slot.WORKING, NEW)
-    assert firmware.choose() == (Slot.IMAGE, OLD.kernel), "installing assets boots nothing"
+    assert firmware.choose() == (Slot.IMAGE, kernel_of(OLD)), "installing assets boots nothing"
     backend.try_once(Slot.WORKING)
     assert backend.state().armed is Slot.WORKING
-    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
-    assert firmware.choose() == (Slot.IMAGE, OLD.kernel), "once"
+    assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
+    assert firmware.choose() == (Slot.IMAGE, kernel_of(OLD)), "once"
     backend.set_primary(Slot.WORKING)
-    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
 
 
 @both
@@ -118,11 +119,11 @@ def test_a_slot_whose_tries_are_used_up_can_still_be_tried_and_confirmed(kind: t
     backend.set_primary(Slot.IMAGE)
     backend.install_assets(Slot.WORKING, NEW)
     backend.try_once(Slot.WORKING)
-    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
     backend = firmware.backend(Slot.WORKING)
     backend.set_primary(Slot.WORKING)
     assert backend.state().tries_left == 3
-    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
 
 
 @pytest.mark.fault(4)
@@ -136,9 +137,9 @@ def test_a_new_kernel_for_the_running_slot(kind: type[Firmware]) -> None:
     assert {p: d for p, d in firmware.files.medium.items() if p.startswith(where)} == present
     assert backend.assets(Slot.WORKING) == NEW
     assert backend.assets(Slot.IMAGE) == OLD
-    assert firmware.choose() == (Slot.WORKING, NEW.kernel)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
     backend.install_assets(Slot.WORKING, OLD)
-    assert firmware.choose() == (Slot.WORKING, OLD.kernel)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(OLD))
     assert not firmware.files.depth and not firmware.files.pending
 
 
@@ -151,7 +152,7 @@ def test_no_room_is_found_before_the_first_byte(kind: type[Firmware]) -> None:
     with pytest.raises(Refused, match="do not fit"):
         firmware.backend(Slot.WORKING).install_assets(Slot.WORKING, NEW)
     assert firmware.files.medium == before
-    assert firmware.choose() == (Slot.WORKING, OLD.kernel)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(OLD))
 
 
 @both
@@ -190,7 +191,7 @@ def test_a_kernel_that_cannot_be_loaded_leads_to_the_other_slot(kind: type[Firmw
                 del firmware.files.medium[path]
             else:
                 firmware.files.medium[path] = data
-            assert firmware.choose() == (Slot.IMAGE, OLD.kernel)
+            assert firmware.choose() == (Slot.IMAGE, kernel_of(OLD))
 
 
 def test_an_override_in_the_firmware_is_seen_and_removed() -> None:

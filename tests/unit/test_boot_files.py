@@ -12,10 +12,11 @@ from k8r_agent.boot import assetfiles, grubfiles, grubimage, loaderfiles, sdfile
 from k8r_agent.boot.grubfiles import GrubDecision
 from k8r_agent.boot.sdfiles import EntryName
 from k8r_agent.errors import BootError
-from k8r_agent.model.boot import BootAssets
+from k8r_agent.model.boot import INITRD, KERNEL, BootAssets, Content
 from k8r_agent.model.slots import Slot
+from tests.fakes.assets import files_of, in_memory, kernel_of
 
-ASSETS = BootAssets(kernel=b"kernel", initrd=b"initrd", cmdline="console=ttyS0 quiet", release="7")
+ASSETS = in_memory(kernel=b"kernel", initrd=b"initrd", cmdline="console=ttyS0 quiet", release="7")
 
 
 @pytest.mark.fault(5)
@@ -100,15 +101,20 @@ def test_grub_arguments_of_any_length() -> None:
     assert grubfiles.parse_block(grubfiles.render_arguments(r"a\b")) == {"cmdline": r"a\b"}
 
 
+def parsed(files: dict[str, bytes]) -> BootAssets | None:
+    kernel, initrd = (Content.of([files[name]]) if name in files else None for name in (KERNEL, INITRD))
+    return assetfiles.parse(files, kernel, initrd, files=ASSETS.files)
+
+
 def test_assets_that_rot_are_noticed() -> None:
-    files: dict[str, bytes | None] = dict(assetfiles.render(ASSETS))
-    assert assetfiles.parse(files) == ASSETS
-    assert assetfiles.parse({**files, assetfiles.SUMS: None}) == ASSETS
-    for name in (assetfiles.KERNEL, assetfiles.INITRD, assetfiles.CMDLINE):
-        assert assetfiles.parse({**files, name: b"rotten"}) is None
-    for name in (assetfiles.KERNEL, assetfiles.INITRD):
-        assert assetfiles.parse({**files, name: None}) is None
-        assert assetfiles.parse({**files, name: b"", assetfiles.SUMS: None}) is None
+    files = {**files_of(ASSETS), **assetfiles.small_files(ASSETS)}
+    without_sums = {name: data for name, data in files.items() if name != assetfiles.SUMS}
+    assert parsed(files) == parsed(without_sums) == ASSETS
+    for name in assetfiles.NAMES:
+        assert parsed({**files, name: b"rotten"}) is None
+    for name in (KERNEL, INITRD):
+        assert parsed({key: data for key, data in files.items() if key != name}) is None
+        assert parsed({**without_sums, name: b""}) is None
 
 
 @pytest.mark.fault(35)
@@ -116,7 +122,7 @@ def test_assets_that_rot_are_noticed() -> None:
 def test_a_fresh_disk(loader: str) -> None:
     files = loaderfiles.initial_files(loader, ASSETS, efi=b"EFI")
     assert files["EFI/BOOT/BOOTX64.EFI"] == b"EFI"
-    assert files["image/a/vmlinuz"] == ASSETS.kernel
+    assert files["image/a/vmlinuz"] == kernel_of(ASSETS)
     assert not any(path.startswith("working/") for path in files)
     small = [path for path in files if path.startswith(("loader/", "grub/"))]
     assert small and all(len(files[path]) == 512 for path in small)

@@ -10,7 +10,7 @@ from k8r_agent.build import assets, disk, inputs, nodeconfig, seeds
 from k8r_agent.build.options import BundleOptions, DiskOptions, GoldenOptions
 from k8r_agent.config import ConfigProblems
 from k8r_agent.errors import BuildError, UsageError
-from k8r_agent.model.boot import BootAssets
+from tests.fakes.assets import in_memory
 
 MIB = 1 << 20
 
@@ -77,7 +77,7 @@ def test_kernel_arguments_of_the_protocol_are_not_for_an_image_to_set() -> None:
 
 
 def test_boot_assets_are_packed_the_same_each_time_and_complete(tmp_path: Path) -> None:
-    boot = BootAssets(kernel=b"k" * 5000, initrd=b"i" * 99, cmdline="quiet", release="3")
+    boot = in_memory(kernel=b"k" * 5000, initrd=b"i" * 99, cmdline="quiet", release="3")
     assert assets.to_tar(boot, 42) == assets.to_tar(boot, 42) != assets.to_tar(boot, 43)
     assets.write_directory(boot, tmp_path)
     assert assets.read_directory(tmp_path) == boot

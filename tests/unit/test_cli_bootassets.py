@@ -12,9 +12,10 @@ from k8r_agent.errors import BootError, Exit
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.bundle import Artifact, Manifest
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from tests.fakes.assets import in_memory
 from tests.fakes.prompt import Prompt
 
-NEW = BootAssets(kernel=b"K2", initrd=b"I2", cmdline="quiet", release="2")
+NEW = in_memory(kernel=b"K2", initrd=b"I2", cmdline="quiet", release="2")
 
 
 @dataclass
@@ -76,7 +77,7 @@ def test_the_newest_kernel_that_has_an_initrd(prompt: Prompt) -> None:
 def test_working_from_boot(prompt: Prompt) -> None:
     assert prompt.run("slot", "install-assets") == Exit.OK
     found = prompt.world.boot.assets(Slot.WORKING)
-    assert found == BootAssets(kernel=b"kernel 6.1.0-10-amd64", initrd=b"initrd 6.1.0-10-amd64", cmdline="quiet",
+    assert found == in_memory(kernel=b"kernel 6.1.0-10-amd64", initrd=b"initrd 6.1.0-10-amd64", cmdline="quiet",
                                release="6.1.0-10-amd64")
     assert prompt.json("slot", "install-assets")["changed"] is False
 
