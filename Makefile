@@ -69,7 +69,8 @@ nodes: images ## every story of the virtual nodes, also the long ones: cuts, dea
 lint: venv ## ruff, mypy --strict, shellcheck and the house rules
 	$(PYTEST) -q tests/test_floors.py tests/test_linters.py
 
-bench: venv images ## figures: memory, throughput, start-up
+bench: venv images ## figures: memory of a whole update, throughput
+	$(SUDO) $(PYTHON) -m tests.bench.memory --work $(BUILD)
 	$(SUDO) $(PYTHON) -m tests.bench.write --bundle $(BUILD)/release-1/bundle --work $(BUILD)/bench
 
 clean: ## remove what was built (keeps the package caches)

@@ -30,7 +30,7 @@ class Quiet:
         pass
 
 
-def generate(bundle: Path, *, mib: int, compression: str = "zstd", level: int = 9) -> Path:
+def generate(bundle: Path, *, mib: int, compression: str = "zstd", level: int = 9, initrd: int = 8 * MIB) -> Path:
     """A bundle directory, not signed."""
     bundle.mkdir(parents=True)
     tree, image = bundle / "tree", bundle / "image"
@@ -46,15 +46,17 @@ def generate(bundle: Path, *, mib: int, compression: str = "zstd", level: int = 
     image.unlink()
     raw = indexes.write(index)
     (bundle / indexes.NAME).write_bytes(raw)
-    tar = boot_tar(make_assets(1, size=4 * MIB))
-    (bundle / "boot.tar.zst").write_bytes(pack(tar, "zstd"))
+    tar = boot_tar(make_assets(1, size=4 * MIB, initrd=initrd))
+    small = "xz" if compression == "xz" else "zstd"
+    boot = f"boot.tar{chunks.SUFFIX[small]}"
+    (bundle / boot).write_bytes(pack(tar, small))
     picture = manifests.Artifact(kind="image", file=name, compression=compression, size=packed.size,
                                  sha256=packed.sha256, unpacked_size=packed.unpacked_size,
                                  unpacked_sha256=packed.unpacked_sha256)
-    manifest = Manifest(compatible=("bench",), architecture="amd64", release=1, version="bench", os="bench",
+    manifest = Manifest(compatible=("generic-x86_64", "generic-x86_64-bios"), architecture="amd64", release=1, version="bench", os="bench",
                         kubernetes="", created="2026-11-20T11:00:00Z", artifacts=(
                             picture, artifact("index", indexes.NAME, raw, raw, "none"),
-                            artifact("boot", "boot.tar.zst", pack(tar, "zstd"), tar, "zstd")))
+                            artifact("boot", boot, pack(tar, small), tar, small)))
     (bundle / manifests.NAME).write_bytes(manifests.write(manifest))
     return bundle
 

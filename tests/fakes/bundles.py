@@ -46,9 +46,9 @@ def make_index(image: bytes, *, used: tuple[tuple[int, int], ...] | None = None,
                       used=used if used is not None else ((0, len(image) // BLOCK),), chunks=chunks)
 
 
-def make_assets(release: int = 1, *, size: int = 5000) -> BootAssets:
+def make_assets(release: int = 1, *, size: int = 5000, initrd: int = 0) -> BootAssets:
     rng = random.Random(release)
-    return in_memory(kernel=rng.randbytes(size), initrd=rng.randbytes(2 * size), cmdline="quiet console=ttyS0",
+    return in_memory(kernel=rng.randbytes(size), initrd=rng.randbytes(initrd or 2 * size), cmdline="quiet console=ttyS0",
                       release=str(release))
 
 
@@ -144,7 +144,8 @@ class FakeBundles:
 def boot_tar(assets: BootAssets) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in (*files_of(assets).items(), ("cmdline", assets.cmdline.encode()), ("release", assets.release.encode())):
+        for name, data in (*files_of(assets).items(), ("cmdline", assets.cmdline.encode()),
+                           ("release", assets.release.encode())):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
