@@ -53,7 +53,8 @@ def generate(bundle: Path, *, mib: int, compression: str = "zstd", level: int = 
     picture = manifests.Artifact(kind="image", file=name, compression=compression, size=packed.size,
                                  sha256=packed.sha256, unpacked_size=packed.unpacked_size,
                                  unpacked_sha256=packed.unpacked_sha256)
-    manifest = Manifest(compatible=("generic-x86_64", "generic-x86_64-bios"), architecture="amd64", release=1, version="bench", os="bench",
+    manifest = Manifest(compatible=("generic-x86_64", "generic-x86_64-bios"),
+                        architecture="amd64", release=1, version="bench", os="bench",
                         kubernetes="", created="2026-11-20T11:00:00Z", artifacts=(
                             picture, artifact("index", indexes.NAME, raw, raw, "none"),
                             artifact("boot", boot, pack(tar, small), tar, small)))

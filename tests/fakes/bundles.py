@@ -48,8 +48,8 @@ def make_index(image: bytes, *, used: tuple[tuple[int, int], ...] | None = None,
 
 def make_assets(release: int = 1, *, size: int = 5000, initrd: int = 0) -> BootAssets:
     rng = random.Random(release)
-    return in_memory(kernel=rng.randbytes(size), initrd=rng.randbytes(initrd or 2 * size), cmdline="quiet console=ttyS0",
-                      release=str(release))
+    return in_memory(kernel=rng.randbytes(size), initrd=rng.randbytes(initrd or 2 * size),
+                     cmdline="quiet console=ttyS0", release=str(release))
 
 
 class FakeSource:
