@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.lab.bootjudge import Boot, Judge
 from tests.lab.fatreader import Fat, NoFat
 
 MIB = 1 << 20
-KNOWN = {hashlib.sha256(data).hexdigest(): f"{name} {n}" for n in (1, 2) for name, data in (
+KNOWN = {content.sha256: f"{name} {n}" for n in (1, 2) for name, content in (
     ("vmlinuz", assets_of(n).kernel), ("initrd.img", assets_of(n).initrd))}
 LOADERS = ("systemd-boot", "grub")
 
