@@ -10,6 +10,7 @@ import pytest
 
 from k8r_agent.boot import loaderfiles
 from k8r_agent.model.slots import Slot
+from tests.fakes.assets import files_of
 from tests.fakes.golden import assets_of
 from tests.lab.bootjudge import Boot, Judge
 from tests.lab.fatreader import Fat, NoFat
@@ -63,7 +64,8 @@ def loader(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def flashed(tmp_path: Path, loader: str) -> Path:
     files = loaderfiles.initial_files(loader, assets_of(1), efi=b"EFI program")
-    files.update(loaderfiles.asset_files(loader, Slot.WORKING, "a", assets_of(2)))
+    files.update({f"working/a/{name}": data for name, data in files_of(assets_of(2)).items()})
+    files.update(loaderfiles.small_files(loader, Slot.WORKING, "a", assets_of(2)))
     if loader == "systemd-boot":
         from k8r_agent.boot import sdfiles
 
@@ -118,7 +120,7 @@ def test_damage_is_seen(flashed: Path, loader: str, name: str) -> None:
 
 
 def test_kernel_and_initrd_of_different_releases_are_seen(flashed: Path, loader: str) -> None:
-    put(flashed, "image/a/initrd.img", assets_of(2).initrd)
+    put(flashed, "image/a/initrd.img", files_of(assets_of(2))["initrd.img"])
     assert boots(flashed, loader).why
 
 
