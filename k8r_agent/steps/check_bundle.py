@@ -12,7 +12,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import Bundle
 from k8r_agent.ports.step import World
-from k8r_agent.steps import image_slot
+from k8r_agent.steps import image_slot, skew
 
 # On the boot partition lie the assets of two slots and, while one is replaced, a third set.
 _SETS = 3
@@ -36,6 +36,7 @@ class CheckBundle:
         with world.bundles.open(source) as bundle:
             suits(world, bundle.manifest)
             newer(world, bundle.manifest, force=world.arg("force") == "yes")
+            skew.check(world, bundle)
             bundle.raw_index()
             bundle.boot_assets()
             _remember(world, bundle)
@@ -65,6 +66,7 @@ class CheckPreviousBundle:
                               why=f"it holds release {bundle.manifest.release} ({bundle.manifest.version})",
                               hint="give the directory or address of the older bundle")
             suits(world, bundle.manifest)
+            skew.check(world, bundle, older_patch=True)
             bundle.raw_index()
             bundle.boot_assets()
             _remember(world, bundle)

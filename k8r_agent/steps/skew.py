@@ -1,0 +1,59 @@
+"""What runs in this node's cluster, asked of the cluster and of this root: the facts for cluster/skew.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k8r_agent.cluster import skew, versions
+from k8r_agent.cluster.skew import Running
+from k8r_agent.cluster.version import Version, parse
+from k8r_agent.errors import K8rError
+from k8r_agent.model.cluster import Phase
+from k8r_agent.ports.bundle import Bundle
+from k8r_agent.ports.cluster import MANIFESTS, As
+from k8r_agent.ports.step import World
+from k8r_agent.store import cluster as store
+
+_SECONDS = 20  # for one request
+
+
+def running(world: World) -> Running | None:
+    """None when this node is in no cluster. What cannot be asked now is left out: the image slot has no cluster to
+    ask, and an API server that is down must not stand in the way of an update that mends it."""
+    found = store.membership(world.files)
+    if found is None or found.phase is not Phase.MEMBER:
+        return None
+    last = versions.one(found.kubernetes)
+    if not found.control_plane:
+        return Running(control_plane=False, own=last,
+                       apiservers=versions.of_server(_ask(world, As.NODE, ["get", "--raw", "/version"])))
+    pods = ["get", "pods", "--namespace=kube-system", "--selector=component=kube-apiserver", "--output=json"]
+    return Running(
+        control_plane=True, own=_own(world) or last, etcd=last,
+        apiservers=versions.of_apiservers(_ask(world, As.ADMIN, pods)),
+        kubelets=versions.of_nodes(_ask(world, As.ADMIN, ["get", "nodes", "--output=json"]), without=found.node_name))
+
+
+def check(world: World, bundle: Bundle, *, older_patch: bool = False) -> None:
+    """Raises Incompatible, with the rule's name, for an image that this node's cluster could not live with. An image
+    without a manifest does not say what it holds."""
+    found = running(world) if bundle.raw_manifest else None
+    if found is not None:
+        held = bundle.manifest.kubernetes
+        skew.check(parse(held) if held else None, found, older_patch=older_patch)
+
+
+def _own(world: World) -> Version | None:
+    manifest = world.cluster.read(f"{MANIFESTS}/kube-apiserver.yaml") if world.cluster.present() else None
+    return versions.of_static_pod(manifest or b"")
+
+
+def _ask(world: World, who: As, args: Sequence[str]) -> str:
+    """What kubectl printed, "" when it could not."""
+    if not world.cluster.present():
+        return ""
+    try:
+        result = world.cluster.kubectl([*args, f"--request-timeout={_SECONDS}s"], who=who, timeout=3.0 * _SECONDS)
+    except K8rError:
+        return ""
+    return result.stdout if result.code == 0 else ""
