@@ -54,6 +54,7 @@ class Runner:
         or it is told to stop. Raises Busy when another runner works."""
         with self._lock.hold(f"k8r-agent runner (pid {os.getpid()})") as self._held:
             self.world.settle()
+            self._mend()
             last: Outcome | None = None
             while not self._stop():
                 outcome = self._turn()
@@ -85,6 +86,13 @@ class Runner:
                 raise
             self._note("", "", f"{error}; {error.hint}", kind="failed")
             return None
+
+    def _mend(self) -> None:
+        try:
+            for said in self.world.slots.mend():
+                self._note("", "", said, kind="failed")
+        except StateError as error:
+            self._note("", "", str(error), kind="failed")
 
     # requests
 

@@ -68,8 +68,9 @@ def gather(node: Node) -> Report:
         source=settings.update.source, duty=duty.why if duty else "", duty_hint=duty.hint if duty else "",
     )
     problems += _found(report)
+    nothing: tuple[str, ...] = ()
+    problems += [(said, "the runner sets it aside") for said in attempt(node.slots.problems, nothing)]
     if report.boot:
-        nothing: tuple[str, ...] = ()
         problems += [(said, "") for said in attempt(lambda: node.world.boot.problems(), nothing)]
     if mistakes:
         number = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"

@@ -13,6 +13,7 @@ from k8r_agent.cli.update import resolve
 from k8r_agent.errors import NothingToDo
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.units import format_size
+from k8r_agent.store.slots import before
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -45,7 +46,7 @@ def previous(node: Node, given: str | None) -> tuple[int, str]:
     """The kept release that is not the working one, and where its bundle was. Raises NothingToDo."""
     working = node.slots.status(Slot.WORKING).release or node.world.machine.running_release()
     kept = node.slots.kept_releases()
-    release = max((r for r in kept if r < working), default=0)
+    release = before(node.slots, working)
     if not release:
         raise NothingToDo("there is no release to go back to", why=f"the working slot has release {working or '?'}; "
                           f"kept manifests: {', '.join(map(str, kept)) or 'none'}")

@@ -40,7 +40,16 @@ class Slots(Protocol):
     def release_floor(self) -> int:
         """Lowest release that an update accepts: the highest confirmed one, 0 on a new node."""
 
-    def raise_floor(self, release: int) -> None: ...
+    def raise_floor(self, release: int) -> None:
+        """`release` was confirmed."""
+
+    def confirmed_releases(self) -> tuple[int, ...]: ...
+
+    def problems(self) -> tuple[str, ...]:
+        """What is damaged, and what holds instead. Observes only, as all that reads here."""
+
+    def mend(self) -> tuple[str, ...]:
+        """problems(), and each damaged record set aside."""
 
 
 def _no_kubernetes() -> Cluster:

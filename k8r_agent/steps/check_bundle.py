@@ -13,6 +13,7 @@ from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import Bundle
 from k8r_agent.ports.step import World
 from k8r_agent.steps import image_slot, skew
+from k8r_agent.store.slots import before
 
 # On the boot partition lie the assets of two slots and, while one is replaced, a third set.
 _SETS = 3
@@ -166,9 +167,9 @@ def _previous(world: World) -> int:
         return int(wanted)
     working = world.slots.status(Slot.WORKING)
     current = working.release or world.machine.running_release()
-    older = [release for release in kept if release < current]
+    older = before(world.slots, current)
     if not older:
         raise Refused("there is no release to go back to", why=f"the node has release {current or 'unknown'}; "
                       f"kept: {', '.join(map(str, kept)) or 'none'}",
                       hint="k8r-agent reinstall ends what was begun" if working.state is not SlotState.OK else "")
-    return max(older)
+    return older

@@ -18,6 +18,7 @@ from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.ports.statefiles import StateFiles
 from k8r_agent.ports.step import World
 from k8r_agent.store import jsonfile
+from k8r_agent.store.slots import before
 
 NAME = "duties.json"
 FORMAT = 1
@@ -123,8 +124,8 @@ def _ways_out(world: World) -> str:
     working = world.slots.status(Slot.WORKING)
     ways = ["`k8r-agent reinstall` writes the working slot from the image slot",
             "`k8r-agent update DIR|URL` with a newer release"]
-    if older := [release for release in world.slots.kept_releases() if release < working.release]:
-        ways.append(f"`k8r-agent rollback` with release {max(older)}")
+    if older := before(world.slots, working.release):
+        ways.append(f"`k8r-agent rollback` with release {older}")
     if working.state is SlotState.OK and world.boot.state().primary is Slot.IMAGE:
         ways.append("`k8r-agent reboot --slot working` and there `k8r-agent confirm --force` keep it as it is")
     return ", ".join(ways)
@@ -144,9 +145,10 @@ def _first_boot(world: World, last: Transaction | None) -> Duty:
 
 
 def counters(files: StateFiles) -> Counters:
-    """A damaged file counts as the limit reached: rather stay than loop."""
+    """A damaged file counts as the limit reached: rather stay than loop. It is replaced when an operator speaks, or
+    when the primary runs."""
     try:
-        record = jsonfile.load(files, NAME, format_now=FORMAT) or {}
+        record = jsonfile.load(files, NAME, format_now=FORMAT, quarantine=False) or {}
         automatic = record.get("automatic", {})
         return Counters(returns=int(record.get("returns", 0)), chances=int(record.get("chances", 0)),
                         automatic={str(k): int(v) for k, v in automatic.items()})

@@ -19,12 +19,16 @@ QUARANTINE = "quarantine"
 _QUARANTINE_FILES = 8  # evidence of one fault is enough; the partition is small
 
 
+class Damaged(StateError):
+    """The record makes no sense, as opposed to one that cannot be reached or that a newer release wrote."""
+
+
 def encode(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def load(files: StateFiles, name: str, *, format_now: int, quarantine: bool = True) -> dict[str, Any] | None:
-    """None when absent. Raises StateError when damaged (set aside if `quarantine`) or of a format out of reach."""
+    """None when absent. Raises Damaged (set aside if `quarantine`), or StateError for a format out of reach."""
     raw = files.read(name)
     if raw is None:
         return None
@@ -41,19 +45,25 @@ def load(files: StateFiles, name: str, *, format_now: int, quarantine: bool = Tr
     return dict(record)
 
 
-def damaged(files: StateFiles, name: str, raw: bytes, error: Exception, *, quarantine: bool = True) -> StateError:
+def damaged(files: StateFiles, name: str, raw: bytes, error: Exception, *, quarantine: bool = True) -> Damaged:
     """The error to raise for a record that makes no sense; sets it aside first."""
     hint = ""
     if quarantine:
         kept = set_aside(files, name, raw)
         hint = f"a copy is in {kept}; the record starts afresh"
-    return StateError(f"{name} is damaged", why=f"{type(error).__name__}: {error}"[:200], hint=hint)
+    return Damaged(f"{name} is damaged", why=f"{type(error).__name__}: {error}"[:200], hint=hint)
 
 
 def set_aside(files: StateFiles, name: str, raw: bytes) -> str:
-    """Copy to quarantine/ under a name made of its content (so that a repetition costs nothing), then remove."""
+    """Copy to quarantine/, then remove."""
+    kept = copy_aside(files, name, raw)
+    files.remove(name)
+    return kept
+
+
+def copy_aside(files: StateFiles, name: str, raw: bytes) -> str:
+    """Under a name made of its content, so that a repetition costs nothing."""
     kept = f"{QUARANTINE}/{name.replace('/', '_')}.{zlib.crc32(raw):08x}"
     if len(files.names(QUARANTINE)) < _QUARANTINE_FILES:
         files.write(kept, raw)
-    files.remove(name)
     return kept

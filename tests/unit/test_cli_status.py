@@ -126,6 +126,25 @@ def _broken() -> object:
     raise BootError("the boot partition cannot be read")
 
 
+def test_status_repairs_nothing(prompt: Prompt) -> None:
+    """That is the runner's work, which says so in the event log."""
+    for name in ("slots.json", "release-floor", "duties.json", "transaction.json"):
+        prompt.world.files.write(name, b"{")
+    boot(prompt, current=Slot.IMAGE)
+    before = dict(prompt.world.files.live)  # type: ignore[attr-defined]
+    for verb in (("status",), ("slot", "list"), ("task", "list"), ("events",), ("check", "/nowhere")):
+        prompt.run(*verb)
+    prompt.run("status")
+    assert "! slots.json is damaged" in prompt.out and "! release-floor is damaged" in prompt.out
+    assert prompt.world.files.live == before  # type: ignore[attr-defined]
+    boot(prompt, current=Slot.WORKING)
+    prompt.work()
+    assert len(prompt.world.files.names("quarantine")) == 3
+    assert "slots.json is damaged" in "".join(e.message for e in prompt.node.events.read())
+    prompt.run("status")
+    assert "damaged" not in prompt.out
+
+
 def test_a_broken_configuration_is_a_remark(prompt: Prompt) -> None:
     prompt.configure("[nod]\n")
     prompt.run("status")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from k8r_agent.store.events import EventLog
 from k8r_agent.store.journal import FORMAT, NAME, Journal
 from k8r_agent.store.queue import parse
 from k8r_agent.store.slots import SlotStore
+from tests.fakes.blockdev import PowerCut
 from tests.fakes.statefiles import FakeStateFiles
 
 FORMATS = Path(__file__).parent.parent / "data/formats"
@@ -215,8 +217,59 @@ def test_the_floor_only_rises() -> None:
     assert slots.release_floor() == 3
 
 
-def test_a_damaged_floor_is_not_a_low_floor() -> None:
+@pytest.mark.parametrize("damage", [b"", b"x", b"-3\n", b"2\n3\n", b"\xff\xfe", b"9" * 40, "٣".encode()])
+def test_a_damaged_floor_is_not_a_low_floor(damage: bytes) -> None:
     files = FakeStateFiles()
+    slots = SlotStore(files)
+    slots.raise_floor(3)
+    slots.raise_floor(2)  # a rollback
+    files.write("release-floor", damage)
+    before = dict(files.live)
+    assert slots.release_floor() == 3 and "taken as 3" in slots.problems()[0]
+    assert files.live == before, "whoever only looks leaves everything as it is"
+    assert "release-floor is damaged" in slots.mend()[0]
+    assert files.read("release-floor") == b"3\n" and slots.problems() == () == slots.mend()
+    assert [files.read(f"quarantine/{name}") for name in files.names("quarantine")] == [damage]
+
+
+def test_a_confirm_heals_a_damaged_floor() -> None:
+    files = FakeStateFiles()
+    SlotStore(files).set_status(Slot.WORKING, SlotStatus(state=SlotState.OK, release=4))
     files.write("release-floor", b"x")
-    with pytest.raises(StateError, match="release-floor"):
-        SlotStore(files).release_floor()
+    SlotStore(files).raise_floor(4)
+    assert files.read("release-floor") == b"4\n" and files.names("quarantine")
+
+
+def test_a_floor_is_recovered_from_the_kept_manifests_when_all_else_is_lost() -> None:
+    files = FakeStateFiles()
+    for release in (1, 2):
+        SlotStore(files).keep(release, {"manifest.toml": b"m"})
+    files.write("release-floor", b"x")
+    files.write("slots.json", b"{")
+    said = SlotStore(files).mend()
+    assert "both slots count as unknown" in said[0] and "taken as 2" in said[1]
+    assert SlotStore(files).release_floor() == 2 and len(files.names("quarantine")) == 2
+
+
+def test_a_power_cut_never_leaves_a_low_floor() -> None:
+    """While it is mended."""
+    points: list[str] = []
+    for at in range(100):
+        seen = iter(range(1000))
+
+        def point(name: str, seen: Iterator[int] = seen, at: int = at) -> None:
+            points.append(name)
+            if next(seen) == at:
+                raise PowerCut
+
+        files = FakeStateFiles()
+        SlotStore(files).raise_floor(3)
+        files.write("release-floor", b"x")
+        files.point = point
+        try:
+            SlotStore(files).mend()
+            break
+        except PowerCut:
+            files.power_cut()
+            assert SlotStore(files).release_floor() == 3
+    assert at > 4 and "files:release-floor:replaced" in points
