@@ -1,6 +1,6 @@
 """What an administrator adds to a task: /etc/k8r/hooks/<task>/{before,after}-<step>/NN-name, executables.
 
-They run as root, so a file that anybody else could have written is not run but reported.
+They run as root, so a file that anybody else could have written, or put there, is not run but reported.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ class Hooks:
 
         `facts` reach them as K8R_* variables. Returns the names of those run. Raises StepFailed or CommandFailed.
         """
-        ran = []
-        for path in self._found(task, f"{when}-{step}"):
+        ran: list[str] = []
+        found = self._found(task, f"{when}-{step}")
+        for directory in (self._root, self._root / task, self._root / task / f"{when}-{step}") if found else ():
+            self._assert_owned(directory, stat.S_ISDIR, "a directory")
+        for path in found:
             self._assert_safe(path)
             env = [f"K8R_{k.upper()}={v}" for k, v in sorted({**facts, "task": task, "step": step}.items())]
             self._run(["/usr/bin/env", *env, str(path)], timeout=TIMEOUT)
@@ -54,12 +57,16 @@ class Hooks:
         return tuple(path for path in entries if _NAME.fullmatch(path.name))
 
     def _assert_safe(self, path: Path) -> None:
+        self._assert_owned(path, stat.S_ISREG, "a regular file")
+        if not os.access(path, os.X_OK):
+            raise StepFailed(f"hook {path} is not run", why="it is not executable", hint=f"chmod 0755 {path}")
+
+    def _assert_owned(self, path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
+        """A link is neither: what it leads to lies in a directory that nobody has looked at."""
         try:
             found = path.lstat()
         except OSError as error:
             raise StepFailed(f"hook {path} cannot be run", why=error.strerror or str(error)) from error
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != self._owner or found.st_mode & 0o022:
-            raise StepFailed(f"hook {path} is not run", why="it is not a regular file that only root may write",
+        if not is_kind(found.st_mode) or found.st_uid != self._owner or found.st_mode & 0o022:
+            raise StepFailed(f"hook {path} is not run", why=f"it is not {kind} that only root may write",
                              hint=f"chown root: {path}; chmod 0755 {path}")
-        if not os.access(path, os.X_OK):
-            raise StepFailed(f"hook {path} is not run", why="it is not executable", hint=f"chmod 0755 {path}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k8r_agent.engine import may_cancel
-from k8r_agent.errors import TaskFileError
+from k8r_agent.errors import StepFailed, TaskFileError
 from k8r_agent.model.task import StepRule, Task
 from k8r_agent.model.txn import Transaction
 from k8r_agent.steps import STEPS, TABLE
@@ -179,6 +179,8 @@ class Ran:
 def hook(root: Path, name: str, mode: int = 0o755) -> Path:
     path = root / "update" / "before-write-image" / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    for directory in (root, root / "update", path.parent):  # whatever the umask
+        directory.chmod(0o755)
     path.write_text("#!/bin/sh\n")
     path.chmod(mode)
     return path
@@ -210,6 +212,33 @@ def test_a_hook_that_another_could_have_written_is_not_run(tmp_path: Path, mode:
     path = hook(tmp_path, "10-first", mode)
     with pytest.raises(Exception, match="10-first"):
         run_hooks(tmp_path, path.stat().st_uid)
+
+
+@pytest.mark.parametrize("above", ["", "update", "update/before-write-image"])
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_hook_that_another_could_have_put_there_is_not_run(tmp_path: Path, above: str, mode: int) -> None:
+    root = tmp_path / "hooks"
+    owner = hook(root, "10-first").stat().st_uid
+    assert len(run_hooks(root, owner)) == 1
+    (root / above).chmod(mode)
+    with pytest.raises(StepFailed, match="not a directory that only root may write"):
+        run_hooks(root, owner)
+
+
+@pytest.mark.parametrize("above", ["", "update", "update/before-write-image"])
+def test_a_hook_below_a_link_is_not_run(tmp_path: Path, above: str) -> None:
+    root = tmp_path / "hooks"
+    owner = hook(root, "10-first").stat().st_uid
+    (root / above).rename(tmp_path / "elsewhere")
+    (root / above).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StepFailed, match="not a directory"):
+        run_hooks(root, owner)
+
+
+def test_an_empty_directory_of_somebody_else_is_no_fault(tmp_path: Path) -> None:
+    hook(tmp_path, "10-first").unlink()
+    (tmp_path / "update").chmod(0o777)
+    assert run_hooks(tmp_path, tmp_path.stat().st_uid) == []
 
 
 def test_a_hook_of_another_owner_or_a_link_is_not_run(tmp_path: Path) -> None:
