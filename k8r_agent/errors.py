@@ -143,6 +143,12 @@ class ClusterError(K8rError):
     code = "cluster"
 
 
+class Unreachable(ClusterError):
+    """The control plane does not answer: nothing that this node could mend."""
+
+    code = "unreachable"
+
+
 class StepFailed(K8rError):
     code = "step-failed"
 

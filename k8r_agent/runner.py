@@ -173,7 +173,7 @@ class Runner:
         now = self.world.machine.now()
         request = Request(id=new_id(now), task=duty.task, args=duty.args, requested_by="the node itself", time=now)
         task = self._tasks.load(duty.task)
-        if duty.task not in _VOLATILE_TASKS:
+        if duty.task == "reinstall":
             duties.count_automatic(self.world.files, self.world.slots.status(Slot.IMAGE).digest)
         txn = self._begin(request, task)
         self._note(txn.id, txn.task, duty.why)

@@ -15,6 +15,7 @@ from k8r_agent.ports.step import World
 from k8r_agent.store.slots import SlotStore
 
 if TYPE_CHECKING:
+    from k8r_agent.effects.commands import FullCommands
     from k8r_agent.effects.disks import NodeDisks
     from k8r_agent.effects.identity import NodeIdentity
     from k8r_agent.effects.kube import NodeCluster
@@ -64,7 +65,8 @@ class _Parts:
             state=cast("NodeStatePartition", Lazy(self._make_state)),
             bundles=cast("Bundles", Lazy(self._make_bundles)), cluster=cast("NodeCluster", Lazy(self._make_cluster)),
             identity=cast("NodeIdentity", Lazy(self._make_identity)),
-            machine=cast("LocalMachine", Lazy(self._make_machine)), report=cast("Reporter", Lazy(_reporter)))
+            machine=cast("LocalMachine", Lazy(self._make_machine)), report=cast("Reporter", Lazy(_reporter)),
+            boot_files=self._boot_files)
 
     def _make_boot_files(self) -> BootFiles:
         from k8r_agent.effects.bootfiles import MountedBootFiles
@@ -105,10 +107,9 @@ class _Parts:
         return NodeIdentity(files=self._files, settings=self._settings, commands=self._commands)
 
     def _make_cluster(self) -> NodeCluster:
-        from k8r_agent.effects.commands import commands
         from k8r_agent.effects.kube import NodeCluster
 
-        return NodeCluster(commands())
+        return NodeCluster(cast("FullCommands", self._commands))
 
     def _make_machine(self) -> LocalMachine:
         from k8r_agent.effects.machine import LocalMachine

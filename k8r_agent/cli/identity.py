@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from k8r_agent.cli.console import Console
 from k8r_agent.errors import Exit
+from k8r_agent.steps import membership
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def run_capture(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("identity capture")
     node.world.identity.capture()
+    membership.follow(node.world)
     persistent = node.files.persistent()
     console.say("the node's identity is on the state partition" if persistent else
                 "there is no state partition: the node's identity is kept in memory only, until it goes down")

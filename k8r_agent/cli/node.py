@@ -228,6 +228,14 @@ class Node:
         bad = {error.where.rsplit("/", 1)[-1].split(".toml")[0] for error in wrong}
         return [name for name in self.tasks.names() if name not in bad], wrong
 
+    def cluster(self) -> str:
+        """The node's place in a cluster, in a line; "" on a system without Kubernetes. Asks nobody else."""
+        if not self.world.cluster.present():
+            return ""
+        from k8r_agent.steps import membership
+
+        return membership.line(self.world)
+
     # doing
 
     def submit(self, task: str, args: Mapping[str, str], requested_by: str) -> str:

@@ -33,6 +33,7 @@ class Report:
     queued: tuple[Request, ...]
     floor: int
     source: str
+    cluster: str  # "" on a system without Kubernetes
     duty: str  # why the runner does something, or holds back, by itself
     duty_hint: str
     problems: tuple[tuple[str, str], ...] = field(default=())
@@ -65,7 +66,8 @@ def gather(node: Node) -> Report:
                for slot in (Slot.WORKING, Slot.IMAGE)},
         persistent=node.files.persistent(), last=last, position=node.position() if last else "",
         queued=attempt(node.queue.pending, ()), floor=attempt(node.slots.release_floor, 0),
-        source=settings.update.source, duty=duty.why if duty else "", duty_hint=duty.hint if duty else "",
+        source=settings.update.source, cluster=attempt(node.cluster, ""),
+        duty=duty.why if duty else "", duty_hint=duty.hint if duty else "",
     )
     problems += _found(report)
     nothing: tuple[str, ...] = ()

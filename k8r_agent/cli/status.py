@@ -31,6 +31,8 @@ def run(args: Namespace, console: Console, node: Node) -> int:
 def text(found: Report, console: Console) -> list[str]:
     rows = [("node", f"{found.hostname}  {found.role}"), *(_slot(found, slot, console) for slot in found.slots),
             ("boot", _boot(found)), ("state", _state(found)), ("last", _last(found, console))]
+    if found.cluster:
+        rows.insert(1, ("cluster", found.cluster))
     if found.queued:
         rows.append(("queue", ", ".join(f"{r.task} {r.id}" for r in found.queued)))
     lines = render.pairs(rows)
@@ -100,7 +102,7 @@ def as_dict(found: Report) -> dict[str, object]:
         "state": {"persistent": found.persistent, "release_floor": found.floor},
         "transaction": None if last is None else {**record_of(last), "position": found.position},
         "queue": [{"id": r.id, "task": r.task, "args": dict(r.args)} for r in found.queued],
-        "source": found.source,
+        "source": found.source, "cluster": found.cluster,
         "problems": [{"message": what, "hint": hint} for what, hint in found.problems],
         "advice": report.advice(found),
     }

@@ -21,6 +21,7 @@ EVERYDAY = (
     Verb("check", "check", "ask the source whether there is a newer release"),
     Verb("update", "update", "write a newer release into the image slot, while the node works"),
     Verb("reinstall", "reinstall", "rewrite the working slot from the image slot (reboots twice)"),
+    Verb("join", "join", "enter a cluster, as the configuration or a join command says"),
     Verb("confirm", "confirm", "make the running slot the one that boots"),
     Verb("rollback", "rollback", "go back to the previous release"),
     Verb("reboot", "reboot", "reboot, once into a given slot if wanted"),

@@ -34,7 +34,7 @@ def translate(variables: Mapping[str, Entry]) -> Found:
         yield _token_ttl(variables["TOKEN_TTL"])
     yield from _network(variables)
     if JOIN in variables:
-        yield from _join(variables[JOIN])
+        yield from join_command(variables[JOIN])
 
 
 def _entry(said: Entry, key: str, value: object) -> Entry:
@@ -73,7 +73,7 @@ def _network(variables: Mapping[str, Entry]) -> Found:
         yield _entry(version, "cni_version", str(version.value))
 
 
-def _join(said: Entry) -> Found:
+def join_command(said: Entry) -> Found:
     """`kubeadm join HOST:PORT --token … --discovery-token-ca-cert-hash sha256:…`, never run."""
     try:
         words = shlex.split(str(said.value).replace("\\\n", " "))

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from k8r_agent.effects import kubeapi
-from k8r_agent.effects.commands import FullCommands
 from k8r_agent.effects.placing import place, read
 from k8r_agent.effects.statefiles import ROOT as STATE
 from k8r_agent.effects.statefiles import is_mount
@@ -23,10 +21,14 @@ from k8r_agent.errors import BusError, CommandFailed, NoState, Protected, StateE
 from k8r_agent.ports.cluster import ETC, ETCD, KUBELET, PKI, As, Probe, Tools
 from k8r_agent.ports.commands import Result
 
+if TYPE_CHECKING:  # `status` asks whether Kubernetes is here, and pays for nothing else
+    from k8r_agent.effects.commands import FullCommands
+
 UNIT, ETCD_UNIT = "k8r-kubeadm.service", "var-lib-etcd.mount"
 _ANY = range(256)
 _POLL = 1.0  # seconds between looks
 _KUBELET_PATIENCE = 120.0  # seconds until a started kubelet has to call itself healthy
+_KUBEADM_PATIENCE = 1800.0
 _OURS = (ETC, KUBELET)
 
 
@@ -78,6 +80,18 @@ class NodeCluster:
         except OSError as error:
             raise StateError(f"/{path} cannot be written", why=error.strerror or str(error)) from error
 
+    def link(self, path: str, target: str) -> None:
+        at = self._root / path
+        temporary = at.with_name(f".{at.name}.k8r")
+        try:
+            at.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(self._root / target)
+            os.replace(temporary, at)
+            _sync_directories(at.parent, self._root)
+        except OSError as error:
+            raise StateError(f"/{path} cannot be written", why=error.strerror or str(error)) from error
+
     def remove(self, path: str) -> None:
         target = self._root / path
         if not any(path == ours or path.startswith(ours + "/") for ours in _OURS) or ".." in path.split("/"):
@@ -87,6 +101,8 @@ class NodeCluster:
                 raise Protected(f"/{path} is not removed", why=f"{mount} is a mount point")
         try:
             if target.is_dir() and not target.is_symlink():
+                import shutil
+
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
@@ -100,6 +116,9 @@ class NodeCluster:
             lines = Path("/proc/self/mountinfo").read_text().splitlines()
             return [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
         return []
+
+    def sync(self) -> None:
+        os.sync()
 
     # programs
 
@@ -149,6 +168,8 @@ class NodeCluster:
     def start_kubelet(self) -> None:
         self._systemctl("reset-failed", "kubelet.service", ok=_ANY)
         self._systemctl("restart", "kubelet.service")
+        from k8r_agent.effects import kubeapi
+
         deadline = time.monotonic() + _KUBELET_PATIENCE
         while not self.kubelet_running():
             if time.monotonic() > deadline:
@@ -157,9 +178,12 @@ class NodeCluster:
             self._sleep(_POLL)
 
     def stop_kubelet(self) -> None:
+        self._wait_for_earlier(_KUBEADM_PATIENCE)
         self._systemctl("stop", "kubelet.service", ok=_ANY)
 
     def kubelet_running(self) -> bool:
+        from k8r_agent.effects import kubeapi
+
         return self._active("kubelet.service") and kubeapi.kubelet_says() == "ok"
 
     def keep_etcd(self) -> None:
@@ -192,9 +216,26 @@ class NodeCluster:
     # around it
 
     def probe(self, endpoint: str) -> Probe:
+        from k8r_agent.effects import kubeapi
+
         return kubeapi.probe(endpoint)
 
+    def fetch(self, url: str, limit: int) -> bytes:
+        from k8r_agent.effects.http import Http
+
+        prefix, _, name = url.rpartition("/")
+        with contextlib.closing(Http(prefix)) as http:
+            return http.small(name, limit) or b""
+
+    def name(self) -> str:
+        return os.uname().nodename.lower()
+
+    def clock(self) -> float:
+        return time.time()
+
     def address(self) -> str:
+        from k8r_agent.effects import kubeapi
+
         return kubeapi.address()
 
     def fsync_seconds(self) -> float:

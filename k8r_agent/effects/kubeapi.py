@@ -31,12 +31,13 @@ def probe(endpoint: str) -> Probe:
         with contextlib.closing(http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=_TIMEOUT,
                                                             context=context)) as connection:
             connection.request("GET", _CLUSTER_INFO, headers={"Accept": "application/json"})
+            local = connection.sock.getpeername()[0] == connection.sock.getsockname()[0]
             body = connection.getresponse().read(_MAX)
     except ssl.SSLError as error:
         return Probe(reachable=False, why=f"{endpoint} is no API server: {error.reason or error}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Probe(reachable=False, why=f"{endpoint}: {getattr(error, 'strerror', None) or error}")
-    return Probe(reachable=True, ca=_ca(body))
+    return Probe(reachable=True, ca=_ca(body), local=local)
 
 
 def _ca(body: bytes) -> bytes:

@@ -20,8 +20,8 @@ class Phase(str, enum.Enum):
 class Membership:
     """`role` by `rule` for `reason`. `founder`: this node initialised the cluster. `ca_hash` as in kubeadm's
     `caCertHashes`. `kubernetes`: version that the control plane of this node, or its kubelet, was last entered with.
-    `configuration`: the ClusterConfiguration as kubeadm was given it ("" on a node that joined).
-    `since`: seconds since the epoch."""
+    `configuration`: what its cluster was made with, as cluster/kubeadmconfig.py records it ("" on a worker).
+    `network`: the CNI manifest that its founder applied. `since`: seconds since the epoch."""
 
     phase: Phase
     role: str
@@ -34,6 +34,7 @@ class Membership:
     kubernetes: str = ""
     configuration: str = ""
     founder: bool = False
+    network: str = ""
     since: float = 0.0
 
     @property
@@ -44,9 +45,11 @@ class Membership:
 @dataclass(frozen=True, kw_only=True)
 class JoinSecret:
     """What lets this node join once. `token` is a bootstrap token; `certificate_key` decrypts the control plane's
-    certificates (a joining control-plane node needs it)."""
+    certificates (a joining control-plane node needs it). `role` in which whoever handed it over wants the node, "" as
+    the configuration says."""
 
     endpoint: str = ""
     token: str = ""
     ca_hashes: tuple[str, ...] = ()
     certificate_key: str = ""
+    role: str = ""

@@ -38,9 +38,10 @@ class Tools:
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """What an API server said to somebody without a credential. `ca` is the cluster's CA as it publishes it (PEM, b""
-    when it does not say), `why` the reason for not `reachable`."""
+    when it does not say), `why` the reason for not `reachable`; `local` when this node itself answered."""
 
     reachable: bool
+    local: bool = False
     ca: bytes = b""
     why: str = ""
 
@@ -64,9 +65,15 @@ class Cluster(Protocol):
     def place(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         """Durable and all at once."""
 
+    def link(self, path: str, target: str) -> None:
+        """A symbolic link at `path` to the file `target` (both of the root), durable and all at once."""
+
     def remove(self, path: str) -> None:
         """A file, or a directory with all that is in it; nothing when absent. Raises Protected for anything outside
         etc/kubernetes and var/lib/kubelet, and for what a mount point is or holds."""
+
+    def sync(self) -> None:
+        """What kubeadm and the kubelet wrote so far is durable on return: they themselves leave that to the kernel."""
 
     # programs
 
@@ -86,7 +93,8 @@ class Cluster(Protocol):
     def start_kubelet(self) -> None:
         """Raises BusError when it does not stay up."""
 
-    def stop_kubelet(self) -> None: ...
+    def stop_kubelet(self) -> None:
+        """After a kubeadm that an earlier agent started, and that goes on without it, has ended."""
 
     def kubelet_running(self) -> bool:
         """It runs and calls itself healthy."""
@@ -102,6 +110,15 @@ class Cluster(Protocol):
 
     def probe(self, endpoint: str) -> Probe:
         """`endpoint` as host:port."""
+
+    def fetch(self, url: str, limit: int) -> bytes:
+        """A small file over HTTP(S), at most `limit` bytes. Raises FetchError."""
+
+    def name(self) -> str:
+        """The host name, in lower case as a Node has it."""
+
+    def clock(self) -> float:
+        """What the system's clock says, right or wrong (seconds since the epoch): kubeadm goes by it."""
 
     def address(self) -> str:
         """This node's own address on the way out (default route); "" when there is none."""

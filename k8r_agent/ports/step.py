@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # names for the reader and mypy; `status` imports this module
     from k8r_agent.model.txn import Transaction
     from k8r_agent.ports.blockdev import Disks
     from k8r_agent.ports.boot import BootBackend
+    from k8r_agent.ports.bootfiles import BootFiles
     from k8r_agent.ports.bundle import Bundles
     from k8r_agent.ports.cluster import Cluster
     from k8r_agent.ports.machine import Identity, Machine, Reporter, StatePartition
@@ -64,7 +65,7 @@ class World:
 
     `settle()` returns when everything that can be read is on the medium: an agent that was killed may have left
     writes in memory, which look done and are gone after a power cut. `mistakes` are the statements of the
-    configuration that `settings` had to do without.
+    configuration that `settings` had to do without. `boot_files` is None where there is no boot partition.
     """
 
     settings: Settings
@@ -78,6 +79,7 @@ class World:
     machine: Machine
     report: Reporter
     cluster: Cluster = field(default_factory=_no_kubernetes)
+    boot_files: BootFiles | None = None
     txn: Transaction | None = None
     remember_fact: Remember | None = None
     settle: Callable[[], None] = lambda: None

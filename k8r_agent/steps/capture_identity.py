@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8r_agent.errors import NoState, StepFailed
 from k8r_agent.ports.step import World
+from k8r_agent.steps import cluster_health, membership
 
 BEFORE = "health-before"  # fact: names of the checks that were good before the reinstall, space separated
 
@@ -15,7 +16,7 @@ class CaptureIdentity:
     summary = "Keep host keys, users, network and settings"
 
     def done(self, world: World) -> bool:
-        return world.recall(BEFORE) != "" and world.identity.captured()
+        return world.recall(BEFORE) != "" and world.identity.captured() and membership.followed(world)
 
     def apply(self, world: World) -> None:
         if not world.files.persistent():
@@ -23,4 +24,6 @@ class CaptureIdentity:
         world.identity.capture()
         if not world.identity.captured():
             raise StepFailed("the node's identity was not kept", why="it changes all the time, or cannot be read back")
+        membership.follow(world)
+        world.remember(cluster_health.BEFORE, cluster_health.good(world))
         world.remember(BEFORE, " ".join(check.name for check in world.machine.health() if check.ok) or "none")

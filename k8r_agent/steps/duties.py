@@ -24,6 +24,7 @@ NAME = "duties.json"
 FORMAT = 1
 RETURNS = 3  # reboots to the primary in a row, without having seen it run
 LAST_CHANCES = 1  # boots of a working slot without tries: three power cuts in a row are no fault of its own
+REST = 300.0  # seconds between two attempts to reach a control plane
 AUTOMATIC = 2  # reinstalls without an operator's word, for one content of the image slot
 
 
@@ -68,11 +69,36 @@ def decide(world: World, last: Transaction | None) -> Duty:
             return _not_primary(world, state, last)
         if state.current is Slot.IMAGE:
             return _in_image(world, state, last)
-        return Duty(action=Action.DISARM, why="a boot was armed, but nothing is going on") if state.armed else Duty()
+        if state.armed:
+            return Duty(action=Action.DISARM, why="a boot was armed, but nothing is going on")
+        return _cluster(world, last)
     except DiskAmbiguous as error:
         return Duty(why=f"{error}: nothing is written", hint=error.hint)
     except K8rError as error:
         return Duty(why=str(error), hint=error.hint)
+
+
+def _cluster(world: World, last: Transaction | None) -> Duty:
+    """The working slot runs and is the primary: is the node where it belongs? One attempt for what is configured now;
+    only what may mend itself is tried again, and not at once."""
+    if not world.cluster.present() or not world.files.persistent():
+        return Duty()
+    from k8r_agent.steps import enter_cluster, membership
+
+    if membership.complete(world, membership.of(world)):
+        return Duty()
+    for mistake in world.mistakes:
+        return Duty(why=f"the node enters no cluster before this is mended: {mistake}", hint="k8r-agent config check")
+    found = enter_cluster.decision(world)
+    if not found.entry:
+        return Duty(why=f"the node is in no cluster: {found.reason}", hint=found.hint)
+    if last is None or last.task != "join" or last.facts.get("asked") != enter_cluster.asked(world):
+        return Duty(action=Action.START, task="join", why=f"the node belongs into a cluster: {found.reason}")
+    again = enter_cluster.AGAIN in last.facts
+    if again and world.machine.now() - last.ended >= REST:
+        return Duty(action=Action.START, task="join", why=f"{last.note}: once more")
+    return Duty(why=f"the node is in no cluster: {last.note}", hint=last.facts.get("hint", "") or (
+        "" if again else "mend the cause, then run `k8r-agent join`"))
 
 
 def _not_primary(world: World, state: BootState, last: Transaction | None) -> Duty:

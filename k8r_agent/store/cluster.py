@@ -49,7 +49,7 @@ def join_secret(files: StateFiles) -> JoinSecret | None:
         return None
     return JoinSecret(endpoint=str(record.get("endpoint", "")), token=str(record.get("token", "")),
                       ca_hashes=tuple(map(str, record.get("ca_hashes", ()))),
-                      certificate_key=str(record.get("certificate_key", "")))
+                      certificate_key=str(record.get("certificate_key", "")), role=str(record.get("role", "")))
 
 
 def keep_join_secret(files: StateFiles, value: JoinSecret) -> None:

@@ -161,6 +161,8 @@ def invariants(node: FakeNode, name: str, primary: Slot | None) -> Slot:
     for slot, number in NUMBERS.items():
         if name == f"disk:p{number}:write" and slot in (node.running, now):
             raise Violation(f"the {slot} slot is written while {node.running} runs and {now} is the primary")
+    if wrong := node.cluster.violated():
+        raise Violation(f"{wrong} ({name})")
     if name == "mkfs:before" and node.state.marker() is not None:
         raise Violation("the state partition is formatted a second time")
     return now
@@ -168,7 +170,7 @@ def invariants(node: FakeNode, name: str, primary: Slot | None) -> Slot:
 
 def _crashes(node: FakeNode, *, kills: bool) -> Iterator[tuple[str, Callable[[FakeNode], None]]]:
     yield "cut", lambda n: n.power_cut()
-    if node.disks.medium.pending or node.loader.pending():
+    if node.disks.medium.pending or node.loader.pending() or node.cluster.pending():
         yield "cut late", lambda n: n.power_cut(keep=1.0, reached=lambda sector: True)
         yield "cut odd", lambda n: n.power_cut(keep=0.5, reached=lambda sector: sector // 8 % 2 == 1)
         yield "cut even", lambda n: n.power_cut(keep=-0.5, reached=lambda sector: sector // 8 % 2 == 0)
@@ -180,10 +182,11 @@ def crash_key(node: FakeNode, kind: str) -> object:
     """What distinguishes the states that crashes leave. Everything durable and, unless a power cut takes it, what is
     in memory."""
     pending = node.disks.medium.pending
-    parts: list[object] = [kind if pending or node.loader.pending() else kind == "kill",
+    parts: list[object] = [kind if pending or node.loader.pending() or node.cluster.pending() else kind == "kill",
                            frozenset(pending.items()) if kind != "cut" else None,
                            _disk(node), node.loader.key(), node.soiled, node.boots % node.behaviour.period()]
     live = kind == "kill"
+    parts.append(node.cluster.key(live=live))
     texts: list[bytes] = []
     for life, files in node.state.mounts.contents.items():
         texts += [life, *_texts(files)]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from k8r_agent.cluster import paths
 from k8r_agent.cluster.certificate import ca_hashes
-from k8r_agent.errors import BusError, NoState, Protected
+from k8r_agent.errors import BusError, FetchError, NoState, Protected
 from k8r_agent.ports.cluster import ETC, ETCD, KUBELET, MANIFESTS, PKI, As, Probe, Tools
 from k8r_agent.ports.commands import Result
 from tests.fakes import certificates, kubeapi
@@ -31,12 +32,14 @@ class FakeCluster:
     def __init__(self, *, version: str = "1.31.4", name: str = "node-1", root: FakeStateFiles | None = None,
                  files: FakeStateFiles | None = None, outside: FakeApi | None = None,
                  point: Callable[[str], None] = nowhere) -> None:
-        self.version, self.name, self.point = version, name, point
+        self.version, self.host, self.point, self.time = version, name, point, 1_790_000_000.0
         self.root, self.files = root or FakeStateFiles(), files or FakeStateFiles()
         self.outside, self.ip, self.latency = outside, "192.0.2.11", 0.004
         self.kubelet, self.etcd_bound, self.image_slot, self.broken = False, False, False, ""
         self.made: list[str] = []  # what kubeadm was run for
         self.made_cas = 0
+        self.web: dict[str, bytes] = {}
+        self.data = ""  # of etcd, when it was last looked at
 
     # the port: files
 
@@ -55,11 +58,18 @@ class FakeCluster:
     def place(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
         self.root.write(path, data)
 
+    def link(self, path: str, target: str) -> None:
+        self.root.write(path, self.root.read(target) or b"")
+
     def remove(self, path: str) -> None:
         if not path.startswith(_ALLOWED):
             raise Protected(f"/{path} is not removed")
         for name in [n for n in self.root.live if n == path or n.startswith(path + "/")]:
             self.root.remove(name)
+
+    def sync(self) -> None:
+        self.point("cluster:sync")
+        self.root.power_cut(1.0)
 
     # the port: programs
 
@@ -84,7 +94,10 @@ class FakeCluster:
         return api.kubectl(args, stdin)
 
     def etcdctl(self, args: Sequence[str], *, timeout: float = 60.0) -> Result:
-        raise AssertionError(f"no {args} here yet")
+        if list(args) != ["endpoint", "health"]:
+            raise AssertionError(f"this etcd knows no {args}")
+        well = self._control_plane() and self.kubelet and self.etcd_kept()
+        return Result(0, "is healthy", "") if well else Result(1, "", "context deadline exceeded")
 
     # the port: kubelet and etcd
 
@@ -114,7 +127,18 @@ class FakeCluster:
         api = self.api()
         if api is None:
             return Probe(reachable=False, why=f"{endpoint}: connection refused")
-        return Probe(reachable=True, ca=api.ca)
+        return Probe(reachable=True, ca=api.ca, local=api is not self.outside)
+
+    def clock(self) -> float:
+        return self.time
+
+    def name(self) -> str:
+        return self.host
+
+    def fetch(self, url: str, limit: int) -> bytes:
+        if url not in self.web:
+            raise FetchError(f"{url} is not there", why="404")
+        return self.web[url][:limit]
 
     def address(self) -> str:
         return self.ip
@@ -124,11 +148,41 @@ class FakeCluster:
 
     # what happens to it
 
+    def attach(self, files: FakeStateFiles, point: Callable[[str], None]) -> None:
+        """To a node in memory: its state partition, and its way to die."""
+        self.files, self.point = files, point
+
+    def pending(self) -> bool:
+        """Whether a power cut would lose something now."""
+        return self.root.live != self.root.medium
+
+    def key(self, *, live: bool) -> object:
+        """Hashable: what a power cut leaves, and with `live` what is running."""
+        durable = frozenset(self.root.medium.items()) if not self.image_slot else None
+        outside = self.outside.data["nodes"].get(self.host) if isinstance(self.outside, Outside) else None
+        now = (frozenset(self.root.live.items()), self.kubelet, self.etcd_bound) if live or self.pending() else None
+        return durable, json.dumps(outside), now
+
+    def violated(self) -> str:
+        """A cluster's data is there for ever, and stays that cluster's."""
+        data = self.files.read(MEMBER) if self.files.persistent() else self.data.encode()
+        if data is None:
+            return "etcd's data is gone" if self.data else ""
+        if self.data and json.loads(data)["cluster"] != json.loads(self.data)["cluster"]:
+            return "etcd holds another cluster"
+        self.data = data.decode()
+        return ""
+
+    def power_cut(self, keep: float) -> None:
+        self.root.power_cut(keep)
+        self.kubelet = self.etcd_bound = False
+
     def boot(self, *, root: FakeStateFiles, image_slot: bool) -> None:
         """Another root runs; systemd starts the kubelet as the unit's conditions allow."""
         self.root, self.image_slot, self.kubelet, self.etcd_bound = root, image_slot, False, False
         configured = self.read(f"{KUBELET}/config.yaml") is not None and self.read(As.NODE.value) is not None
-        if self.present() and configured and not image_slot:
+        member = self.files.read("cluster/membership.json") is None or self.read(paths.STAMP) is not None
+        if self.present() and configured and member and not image_slot:
             self.etcd_bound = self.files.persistent()
             if not self._control_plane() or self.etcd_bound:
                 self.kubelet = True
@@ -167,7 +221,7 @@ class FakeCluster:
     def _register(self) -> None:
         api = self.api()
         if api is not None and self.read(CERTIFICATE) not in (None, b""):
-            api.register(self.name, version=self.version)
+            api.register(self.host, version=self.version)
 
     def _cluster_id(self) -> str:
         return ca_hashes(self.root.read(f"{PKI}/ca.crt") or b"")[0]
@@ -224,9 +278,9 @@ class FakeCluster:
         if not any(token in config for token in api.tokens):
             return Result(1, "", "error execution phase preflight: could not find a JWS signature in the cluster-info "
                                  "ConfigMap for token ID \"abcdef\"")
-        node = api.data["nodes"].get(self.name)
+        node = api.data["nodes"].get(self.host)
         if node and node["ready"]:
-            return Result(1, "", f'error execution phase kubelet-start: a Node with name "{self.name}" and status '
+            return Result(1, "", f'error execution phase kubelet-start: a Node with name "{self.host}" and status '
                                  '"Ready" already exists in the cluster')
         self._write(f"{PKI}/ca.crt", api.ca)
         self._configured()

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from k8r_agent.config.settings import BootSettings, DiskSettings, Settings
+from k8r_agent.config.settings import BootSettings, DiskSettings, KubernetesSettings, Settings
 from k8r_agent.engine import Outcome
+from k8r_agent.model import superblock
 from k8r_agent.model.layout import IMAGE, WORKING
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.boot import BootBackend
@@ -23,11 +24,14 @@ from k8r_agent.ports.bootfiles import BootFiles
 from k8r_agent.ports.step import Step, World
 from k8r_agent.runner import Runner
 from k8r_agent.steps import STEPS, TABLE
+from k8r_agent.steps.cluster_health import ClusterHealth
+from k8r_agent.steps.enter_cluster import CheckEntry
 from k8r_agent.steps.health import HealthCheck, SelfCheck
 from k8r_agent.store.journal import Journal
 from k8r_agent.store.slots import SlotStore
 from k8r_agent.store.tasks import TaskFiles
 from tests.fakes.assets import kernel_of
+from tests.fakes.cluster import FakeCluster
 from tests.fakes.disks import FakeDisks
 from tests.fakes.flashed import MIB, flashed_gpt
 from tests.fakes.golden import GoldenBundles, assets_of, content_of, release_of, soil
@@ -133,10 +137,12 @@ class FakeNode:
     step before which an operator asks for a cancel."""
 
     def __init__(self, loader: Callable[[Callable[[str], None]], Loader], *, behaviour: Behaviour | None = None,
-                 when_working_dead: str = "offer") -> None:
+                 when_working_dead: str = "offer", kubernetes: KubernetesSettings | None = None,
+                 cluster: FakeCluster | None = None) -> None:
         self.behaviour, self.cancel_before = behaviour or Behaviour(), ""
         self.settings = Settings(disk=DiskSettings(image_size=2 * MIB, state_size=2 * MIB),
-                                 boot=BootSettings(when_working_dead=when_working_dead))
+                                 boot=BootSettings(when_working_dead=when_working_dead),
+                                 kubernetes=kubernetes or KubernetesSettings())
         self.watch: Callable[[FakeNode, str], None] | None = None
         self.running: Slot | None = None
         self.boots = 0
@@ -150,6 +156,9 @@ class FakeNode:
         self.machine = FakeMachine()
         self.identity = FakeIdentity(files=self.files)
         self.bundles = GoldenBundles(self.point)
+        self.cluster = cluster or FakeCluster(version="")
+        self.cluster.attach(self.files, self.point)
+        self.roots: dict[object, FakeStateFiles] = {}
 
     def primary(self) -> Slot:
         return self.loader.backend(self.running).state().primary
@@ -170,6 +179,7 @@ class FakeNode:
         self.disks.power_cut(reached)
         self.loader.power_cut(keep)
         self.state.power_cut(keep)
+        self.cluster.power_cut(keep)
         self.machine.locks.clear()
         self.running = None
 
@@ -204,7 +214,18 @@ class FakeNode:
         if slot is Slot.WORKING and self.soiled != release:
             soil(self.disks, NUMBERS[slot], release)
             self.soiled = release
+        self.cluster.boot(root=self._root(slot), image_slot=slot is Slot.IMAGE)
         self.running, self.watch = slot, watch
+
+    def _root(self, slot: Slot) -> FakeStateFiles:
+        """Files beside those of the image: the working slot's as long as its file system lives, the image slot's in
+        memory."""
+        if slot is Slot.IMAGE:
+            return FakeStateFiles(point=self.point, on_partition=False)
+        found = superblock.parse(self.disks.superblock(WORKING))
+        life = found.uuid if found else None
+        self.roots = {life: self.roots.get(life) or FakeStateFiles(point=self.point)}
+        return self.roots[life]
 
     def _content(self, slot: Slot) -> int:
         """Release whose every used block is in the slot; 0 for a mixture."""
@@ -223,7 +244,8 @@ class FakeNode:
     def world(self) -> World:
         return World(settings=self.settings, disks=self.disks, boot=self.loader.backend(self.running),
                      state=self.state, files=self.files, slots=SlotStore(self.files), bundles=self.bundles,
-                     identity=self.identity, machine=self.machine, report=Nobody(), settle=self.settle)
+                     identity=self.identity, machine=self.machine, report=Nobody(), settle=self.settle,
+                     cluster=self.cluster)
 
     def settle(self) -> None:
         watch, self.watch = self.watch, None
@@ -232,9 +254,12 @@ class FakeNode:
         self.files.medium.update(self.files.live)
         for name in [n for n in self.files.medium if n not in self.files.live]:
             del self.files.medium[name]
+        self.cluster.root.power_cut(1.0)
         self.watch = watch
 
     def steps(self) -> Mapping[str, Step]:
         sleep = self.machine.sleep
-        mine: dict[str, Any] = {"health-check": HealthCheck(sleep=sleep), "self-check": SelfCheck(sleep=sleep)}
+        mine: dict[str, Any] = {
+            "health-check": HealthCheck(sleep=sleep), "self-check": SelfCheck(sleep=sleep),
+            "cluster-health": ClusterHealth(sleep=sleep), "check-entry": CheckEntry(sleep=sleep)}
         return {**STEPS, **mine}

@@ -1,0 +1,126 @@
+"""Is the node as well in its cluster as it was before?
+
+What only the node itself can break is required: the kubelet, and on a control-plane node its own API server and etcd.
+Whether the Node is Ready is asked only where the API server answers: one that is down for reasons of its own must not
+condemn a good release.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from k8r_agent.cluster import patience
+from k8r_agent.errors import HealthFailed, K8rError
+from k8r_agent.model.cluster import Membership
+from k8r_agent.ports.cluster import As
+from k8r_agent.ports.step import World
+from k8r_agent.steps import membership
+
+BEFORE = "cluster-before"  # fact: names of the checks that were good before the reinstall, space separated
+_LOOK = 3.0  # seconds between looks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One check; `outside`: it is bad for a reason that this node cannot have caused."""
+
+    name: str
+    ok: bool
+    detail: str
+    outside: bool = False
+
+
+def observe(world: World) -> tuple[Found, ...]:
+    """() on a node that is in no cluster. Takes a second or so."""
+    if not world.cluster.present():
+        return ()
+    found = membership.of(world)
+    if found is None or not membership.complete(world, found):
+        return ()
+    running = world.cluster.kubelet_running()
+    checks = [Found(name="kubelet", ok=running, detail="running" if running else "not running, or not healthy")]
+    checks += [_api(world), _etcd(world)] if found.control_plane else []
+    return (*checks, _node(world, found))
+
+
+def good(world: World) -> str:
+    """Names of what is well now, for the record; `none` when nothing is."""
+    return " ".join(check.name for check in observe(world) if check.ok) or "none"
+
+
+def _api(world: World) -> Found:
+    said = world.cluster.kubectl(["get", "--raw", "/readyz"], who=As.ADMIN)
+    return Found(name="api-server", ok=said.code == 0, detail=_line(said.stdout if said.code == 0 else said.stderr))
+
+
+def _etcd(world: World) -> Found:
+    said = world.cluster.etcdctl(["endpoint", "health"])
+    return Found(name="etcd", ok=said.code == 0, detail=_line(said.stdout if said.code == 0 else said.stderr))
+
+
+def _node(world: World, found: Membership) -> Found:
+    said = world.cluster.kubectl(["get", "node", found.node_name, "-o", "json"])
+    if said.code:
+        outside = not found.control_plane and not world.cluster.probe(found.endpoint).reachable
+        why = f"{found.endpoint} does not answer" if outside else _line(said.stderr)
+        return Found(name="node-ready", ok=False, detail=why, outside=outside)
+    ready, why = is_ready(said.stdout)
+    return Found(name="node-ready", ok=ready, detail=why)
+
+
+def is_ready(node: str) -> tuple[bool, str]:
+    """Of a Node as JSON, with the kubelet's reason for not being so."""
+    try:
+        for condition in json.loads(node)["status"]["conditions"]:
+            if condition["type"] == "Ready":
+                return condition["status"] == "True", condition.get("message") or condition.get("reason") or "Ready"
+    except (ValueError, KeyError, TypeError):
+        pass
+    return False, "the Node says nothing about being Ready"
+
+
+def _line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no answer")[:300]
+
+
+class ClusterHealth:
+    """`limit`: seconds on a good medium. `outside`: how long something that this node cannot mend is waited for."""
+
+    name = "cluster-health"
+    summary = "Check the node in its cluster"
+
+    def __init__(self, *, limit: float = patience.NODE, outside: float = 60.0,
+                 sleep: Callable[[float], None] = time.sleep) -> None:
+        self._limit, self._outside, self._sleep = limit, outside, sleep
+
+    def done(self, world: World) -> bool:
+        if not world.cluster.present():
+            return True  # no Kubernetes on this node
+        found = membership.of(world)
+        return not membership.complete(world, found) or world.recall(self.name) == world.machine.boot_id()
+
+    def apply(self, world: World) -> None:
+        started = world.machine.monotonic()
+        limit = self._limit * patience.factor(world.cluster.fsync_seconds())
+        while bad := self._missing(world):
+            waited, why = world.machine.monotonic() - started, "; ".join(f"{c.name}: {c.detail}" for c in bad)
+            if all(check.outside for check in bad) and waited >= self._outside:
+                world.report.status(f"not held against the new system: {why}")
+                break
+            if waited >= limit:
+                raise HealthFailed("the node is not well in its cluster", why=why, hint="journalctl -u kubelet")
+            world.report.status(f"waiting for {why}")
+            world.report.progress(0, 0)
+            self._sleep(_LOOK)
+        world.remember(self.name, world.machine.boot_id())
+
+    def _missing(self, world: World) -> tuple[Found, ...]:
+        """What was well before and is not now. Without a record of before, the kubelet has to run."""
+        before = {"kubelet", *world.recall(BEFORE).split()}
+        try:
+            return tuple(check for check in observe(world) if not check.ok and check.name in before)
+        except K8rError as error:
+            return (Found(name="cluster", ok=False, detail=str(error)),)

@@ -1,0 +1,184 @@
+"""How a node gets into its cluster: it initialises one, joins one, or comes back into the one it was in.
+
+Whatever is run here may be killed at any instant and is then run again. What makes that safe: the cluster's keys are
+on the state partition before etcd's data depends on them; a fresh root is told from a complete one by a stamp that is
+written last; and only files that kubeadm writes are ever removed, from the root only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from k8r_agent.cluster import certificate, explain, paths, patience, registries
+from k8r_agent.config.settings import KubernetesSettings
+from k8r_agent.errors import ClusterError, Refused, Unreachable
+from k8r_agent.model.cluster import JoinSecret, Membership
+from k8r_agent.ports.step import World
+from k8r_agent.steps import kubeadm_input, membership
+from k8r_agent.store import cluster as store
+
+# An earlier attempt's own static pods may still run on these: kubeadm's would be the same ones.
+_PORTS = ("Port-6443", "Port-10250", "Port-10257", "Port-10259", "Port-2379", "Port-2380")
+_HAS_DATA = "DirAvailable--var-lib-etcd"
+# What is in etcd already, where its owner may have changed it since.
+_IN_ETCD = ("upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "addon")
+
+
+def initialise(world: World, found: Membership) -> None:
+    """Make a new cluster; go on making it after an interruption."""
+    again = _begin(world, found)
+    if membership.restore_authority(world, found):
+        found = _with_ca(world, found)
+    else:
+        found = _make_authority(world, found)
+    _kubeadm_init(world, found, again=again)
+    membership.enter(world, found)
+
+
+def come_back(world: World, found: Membership) -> None:
+    """Into the cluster that the state partition remembers, on a fresh root. Raises Unreachable when only somebody
+    outside can help: then nothing is wrong with this root."""
+    if found.control_plane:
+        return _return_control_plane(world, found)
+    if _came_through(world, found):
+        return
+    try:
+        _begin(world, found)
+        membership.restore_worker(world, found)
+    except ClusterError as error:
+        return _return_by_token(world, found, error)
+    world.cluster.start_kubelet()
+    membership.enter(world, found)
+
+
+def join(world: World, found: Membership, secret: JoinSecret) -> None:
+    """With a bootstrap token. `found` says as what; an interrupted join that had come through is only completed."""
+    found = replace(found, endpoint=secret.endpoint, ca_hash=found.ca_hash or secret.ca_hashes[0])
+    if _came_through(world, found):
+        return
+    again = _begin(world, found)
+    if found.control_plane:
+        world.cluster.keep_etcd()
+    ignored = _ignored(world, again=again) if found.control_plane else []
+    _run(world, ["join", *ignored], kubeadm_input.join(world, found, secret), patience.JOIN, clean=True)
+    membership.enter(world, _with_ca(world, found))
+
+
+def _came_through(world: World, found: Membership) -> bool:
+    """An attempt that was interrupted had got the node in: what is left is to keep what it brought."""
+    if not membership.answers_as_itself(world, found):
+        return False
+    if not world.cluster.kubelet_running():
+        world.cluster.start_kubelet()
+    membership.enter(world, _with_ca(world, found))
+    return True
+
+
+def _return_control_plane(world: World, found: Membership) -> None:
+    """A real init over the kept state: leaf certificates, kubeconfigs and static pods are made anew; keys and etcd's
+    data are the old ones. A member of several comes back in the same way, as itself."""
+    if not world.cluster.etcd_kept():
+        raise Refused("the control plane does not start", why="etcd's data is not on the state partition",
+                      hint="an etcd that starts empty would be another cluster; restore a snapshot: k8r-recovery(7)")
+    _begin(world, found)
+    if not membership.restore_authority(world, found):
+        raise Refused("the control plane does not start", why="the cluster's keys are not all kept",
+                      hint="k8r-recovery(7)")
+    found = replace(found, kubernetes=_version(world, found))
+    _kubeadm_init(world, found, again=True, skip=_IN_ETCD)
+    membership.enter(world, found)
+
+
+def _return_by_token(world: World, found: Membership, lost: ClusterError) -> None:
+    """The second rung: a token that the control plane made for this, or that an operator gave."""
+    secret = information(world)
+    if not secret.token:
+        raise Unreachable("the node cannot come back by itself", why=str(lost),
+                          hint="`kubeadm token create --print-join-command` on a control-plane node, then "
+                               "`k8r-agent join --token-file FILE` here") from lost
+    if not world.cluster.probe(secret.endpoint).reachable:
+        raise Unreachable("the control plane does not answer", why=f"{secret.endpoint}; and {lost}") from lost
+    join(world, found, secret)
+
+
+def information(world: World) -> JoinSecret:
+    """What an operator or the control plane handed over, else what the configuration says."""
+    return completed(store.join_secret(world.files) or JoinSecret(), world.settings.kubernetes)
+
+
+def completed(given: JoinSecret, said: KubernetesSettings) -> JoinSecret:
+    return JoinSecret(
+        endpoint=given.endpoint or said.endpoint, token=given.token or said.join_token,
+        ca_hashes=given.ca_hashes or said.ca_cert_hashes, role=given.role,
+        certificate_key=given.certificate_key or said.certificate_key)
+
+
+# the parts
+
+
+def _begin(world: World, found: Membership) -> bool:
+    """A root on which nothing of Kubernetes runs or is half written. True when this is not the first attempt."""
+    again = membership.of(world) is not None
+    world.cluster.place(membership.ENTERING, b"")
+    world.cluster.remove(paths.STAMP)
+    world.cluster.stop_kubelet()
+    membership.clean(world)
+    for path, text in registries.files(world.settings.kubernetes.insecure_registries).items():
+        world.cluster.place(path.lstrip("/"), text.encode(), mode=0o644)
+    store.remember(world.files, found)
+    return again
+
+
+def _make_authority(world: World, found: Membership) -> Membership:
+    """The cluster's keys, on the state partition before anything is signed with them that lasts."""
+    if world.cluster.etcd_kept():
+        raise Refused("no cluster is made", why="the state partition holds the data of an etcd, but not the keys that "
+                      "go with it", hint="k8r-recovery(7)")
+    _run(world, ["init", "phase", "certs", "all"], kubeadm_input.initialise(world, found), patience.CERTS)
+    found = _with_ca(world, found)
+    membership.keep(world, found)
+    store.remember(world.files, found)
+    return found
+
+
+def _kubeadm_init(world: World, found: Membership, *, again: bool, skip: tuple[str, ...] = ()) -> None:
+    world.cluster.keep_etcd()
+    args = ["init", "--skip-token-print", "--skip-certificate-key-print", *_ignored(world, again=again)]
+    args += [f"--skip-phases={','.join(skip)}"] if skip else []
+    _run(world, args, kubeadm_input.initialise(world, found), patience.INIT)
+
+
+def _ignored(world: World, *, again: bool) -> list[str]:
+    names = [*([_HAS_DATA] if world.cluster.etcd_kept() else []), *(_PORTS if again else ())]
+    return [f"--ignore-preflight-errors={','.join(names)}"] if names else []
+
+
+def _run(world: World, args: list[str], config: str, limit: float, *, clean: bool = False) -> None:
+    """`limit` in seconds, on a good medium. Raises ClusterError with kubeadm's complaint put into words; then `clean`
+    leaves the root as it was."""
+    world.report.status(f"kubeadm {' '.join(word for word in args if not word.startswith('-'))}")
+    slow = patience.factor(world.cluster.fsync_seconds())
+    result = world.cluster.kubeadm(args, config=config, timeout=limit * slow)
+    if result.code == 0:
+        return
+    if clean:
+        world.cluster.stop_kubelet()
+        membership.clean(world)
+    said = f"{result.stdout}\n{result.stderr}"
+    error = explain.explain(f"kubeadm {args[0]}", said)
+    raise Unreachable(error.what, why=error.why, hint=error.hint) if explain.only_outside(said) else error
+
+
+def _with_ca(world: World, found: Membership) -> Membership:
+    """With the hash of the CA that is on the root now, which kubeadm has seen to be the right one."""
+    try:
+        return replace(found, ca_hash=certificate.read(world.cluster.read(paths.CA) or b"").public_key)
+    except ValueError as error:
+        raise ClusterError(f"/{paths.CA} cannot be used", why=str(error)) from None
+
+
+def _version(world: World, found: Membership) -> str:
+    """That of the image within the same minor version; a larger step is an upgrade, which goes another way."""
+    image = world.cluster.tools().kubeadm
+    same = image.split(".")[:2] == found.kubernetes.split(".")[:2]
+    return image if same and image else found.kubernetes

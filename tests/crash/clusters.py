@@ -1,0 +1,73 @@
+"""Nodes with Kubernetes to crash, and what each must end as."""
+
+from __future__ import annotations
+
+from k8r_agent.cluster.certificate import ca_hashes
+from k8r_agent.config.settings import KubernetesSettings
+from k8r_agent.engine import Outcome
+from k8r_agent.model.cluster import Phase
+from k8r_agent.steps import membership
+from tests.crash.explorer import Judge
+from tests.crash.scenarios import Behaviour, MakeLoader, asked, judge, last
+from tests.fakes import certificates
+from tests.fakes.cluster import FakeCluster, Outside
+from tests.fakes.world import FakeNode
+
+TOKEN = "abcdef.0123456789abcdef"
+FOUNDER = KubernetesSettings(initialise=True, cni="none")
+JOINER = KubernetesSettings(endpoint="192.0.2.10:6443", join_token=TOKEN, ca_cert_hashes=ca_hashes(certificates.CA))
+
+
+def founder(loader: MakeLoader) -> FakeNode:
+    """Flashed, never booted; may make a cluster."""
+    return FakeNode(loader, kubernetes=FOUNDER, cluster=FakeCluster())
+
+
+def joiner(loader: MakeLoader, outside: Outside | None = None) -> FakeNode:
+    """Flashed, never booted; was told of a cluster."""
+    return FakeNode(loader, kubernetes=JOINER, cluster=FakeCluster(outside=outside or Outside()))
+
+
+def inside(node: FakeNode) -> FakeNode:
+    """A node of a cluster, shut down."""
+    rested(node)
+    assert last(node).task == "join" and last(node).note == "", last(node).note
+    node.shut_down()
+    return node
+
+
+def rested(node: FakeNode) -> None:
+    node.power_on()
+    while node.session() is Outcome.REBOOTING:
+        node.shut_down()
+        node.power_on()
+
+
+def updated(node: FakeNode, behaviour: Behaviour | None = None) -> FakeNode:
+    """A node of a cluster with release 2 in its image slot, shut down."""
+    asked(inside(node), "update", source="release-2").session()
+    node.shut_down()
+    node.behaviour = behaviour or node.behaviour
+    return node
+
+
+def judge_member(verdict: Judge) -> Judge:
+    """As `verdict`, and the node is back in its cluster as the same Node."""
+
+    def look(node: FakeNode, crashes: int) -> str:
+        how, found = verdict(node, crashes), membership.of(node.world())
+        assert found is not None and found.phase is Phase.MEMBER, found
+        assert membership.complete(node.world(), found), "this root is no complete member"
+        assert node.cluster.kubelet, "the kubelet does not run"
+        api = node.cluster.api()
+        assert api is not None, "its own API server does not answer"
+        assert {name: n["ready"] for name, n in api.data["nodes"].items()} == {"node-1": True}
+        if not found.control_plane or api.data["nodes"]["node-1"]["uid"] == "uid-1":
+            return how
+        raise AssertionError("it is another Node of the same name")
+
+    return look
+
+
+def done(task: str, release: int) -> Judge:
+    return judge_member(judge(task=task, done=release, patience=2))
