@@ -21,7 +21,7 @@ ROWS: tuple[Setting, ...] = (
         help="where the control plane is reached",
         doc="A name or address that stays when nodes change, and its port (6443 when left out). It goes into the "
             "certificates of a new cluster, and a joining node asks there. Empty on the first node: its own address, "
-            "and no second control-plane node can join.",
+            "which it must then keep.",
     ),
     Setting(
         section=SECTION, key="join_token", read=r.optional(c.token), kind="bootstrap token",
