@@ -32,6 +32,7 @@ from k8r_agent.model.txn import Event, Transaction, TxnState
 from k8r_agent.model.units import format_duration
 from k8r_agent.ports.machine import Reporter
 from k8r_agent.ports.step import RebootRequested, Step, World
+from k8r_agent.steps.position import Unobservable, may_cancel, position, refusal, typed
 from k8r_agent.store.events import EventLog
 from k8r_agent.store.hooks import Hooks
 from k8r_agent.store.journal import Journal
@@ -106,9 +107,9 @@ class Engine:
         if self._cancel_wanted():
             return self._end(TxnState.CANCELLED, "cancelled on request")
         try:
-            at = self._position_or_error()
-        except K8rError as error:
-            return self._fail(self._txn.steps[0], error)
+            at = self._position()
+        except Unobservable as unknown:
+            return self._fail(unknown.step, unknown.error)
         if at >= len(self._txn.steps):
             return self._end(TxnState.DONE, "")
         name = self._txn.steps[at]
@@ -120,12 +121,12 @@ class Engine:
             return self._fail(name, self._given_up(name, tries))
         return self._attempt(name, tries + 1)
 
-    def _position_or_error(self) -> int:
+    def _position(self) -> int:
         for left in reversed(range(_POSITION_TRIES)):
             try:
                 return position(self._txn, self.task, self.steps, self.world)
-            except K8rError as error:
-                if not left or isinstance(error, PERMANENT):
+            except Unobservable as unknown:
+                if not left or isinstance(unknown.error, PERMANENT):
                     raise
                 self._pause(_PAUSE)
         raise AssertionError("unreachable")
@@ -155,12 +156,10 @@ class Engine:
             return None  # _advance() decides: the request is still there
         except NothingToDo as error:
             return self._nothing_to_do(name, error, self._since(started))
-        except K8rError as error:
-            return self._failed(name, error, self._since(started))
-        except Exception as error:  # a mistake of ours must not leave the node without an explanation
-            log.exception("step %s", name)
-            return self._failed(name, StepFailed(f"internal error in {name}", why=f"{type(error).__name__}: {error}"),
-                                self._since(started))
+        except Exception as error:
+            if not isinstance(error, K8rError):
+                log.exception("step %s", name)
+            return self._failed(name, typed(name, error), self._since(started))
         self._event(name, "succeeded", message, self._since(started))
         if not message:
             self._after(name)
@@ -206,8 +205,8 @@ class Engine:
         self._event(name, "note", f"rebooting {where}".strip())
         try:
             self.world.machine.reboot()
-        except K8rError as error:
-            return self._failed(name, error, 0.0)
+        except Exception as error:
+            return self._failed(name, typed(name, error), 0.0)
         return Outcome.REBOOTING
 
     def _settle(self) -> None:
@@ -217,17 +216,19 @@ class Engine:
             return
         duration = max(0.0, self.world.machine.now() - since)
         try:
-            done = self.steps[name].done(self.world)
-        except K8rError:
-            done = False
+            done, why = self.steps[name].done(self.world), self._explanation(name)
+        except Exception as error:  # the same again when the position is read, where it counts
+            done, why = False, f"interrupted: {typed(name, error)}"
         if done:
             self._event(name, "succeeded", "", duration)
             self._after(name)
             return
-        explain = getattr(self.steps[name], "explain", None)
-        why = explain(self.world) if explain else "interrupted: the agent or the node went down"
         self._event(name, "failed", why, duration)
         self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {why}"}))
+
+    def _explanation(self, name: str) -> str:
+        explain = getattr(self.steps[name], "explain", None)
+        return explain(self.world) if explain else "interrupted: the agent or the node went down"
 
     def _open_step(self) -> tuple[str, float]:
         """The step that was started last and has no end in the log."""
@@ -245,18 +246,18 @@ class Engine:
         afterwards that would help nobody, so it costs a try."""
         try:
             self._hooks.run(self._txn.task, "before", name, self._hook_facts())
-        except K8rError as error:
+        except Exception as error:
             kind = StepFailed if self.past_return() and name != self.task.point_of_no_return else Refused
-            raise kind(f"a hook before {name} said no", why=_sentence(error)) from error
+            raise kind(f"a hook before {name} said no", why=_sentence(typed(name, error))) from error
 
     def _after(self, name: str) -> None:
         try:
             self._hooks.run(self._txn.task, "after", name, self._hook_facts())
-        except K8rError as error:
-            self._event(name, "note", f"a hook after {name} failed: {_sentence(error)}")
+        except Exception as error:
+            self._event(name, "note", f"a hook after {name} failed: {_sentence(typed(name, error))}")
 
     def _hook_facts(self) -> dict[str, str]:
-        return {"txn": self._txn.id, "slot": str(self.world.boot.state().current or ""),
+        return {"txn": self._txn.id, "slot": self._slot(),
                 "release": self._txn.facts.get("release", ""), "version": self._txn.facts.get("version", "")}
 
     # cancelling and ending
@@ -302,8 +303,9 @@ class Engine:
             if name in self.steps and not self.steps[name].done(self.world):
                 self.steps[name].apply(self.world)
                 self._event(name, "note", "done after the failure", self._since(started))
-        except (K8rError, RebootRequested) as error:
-            self._event(name, "note", f"could not be done after the failure: {error}", self._since(started))
+        except Exception as error:
+            why = error if isinstance(error, RebootRequested) else typed(name, error)
+            self._event(name, "note", f"could not be done after the failure: {why}", self._since(started))
 
     # small things
 
@@ -324,14 +326,17 @@ class Engine:
                 return
             self._sleep(1.0)
 
-    def _event(self, step: str, kind: str, message: str = "", duration: float = 0.0) -> None:
+    def _slot(self) -> str:
+        """For log and hooks, which must not be the end of what they are told about."""
         try:
-            slot = str(self.world.boot.state().current or "")
-        except K8rError:
-            slot = ""
+            return str(self.world.boot.state().current or "")
+        except Exception:
+            return ""
+
+    def _event(self, step: str, kind: str, message: str = "", duration: float = 0.0) -> None:
         self._events.append(Event(
             time=self.world.machine.now(), txn=self._txn.id, task=self._txn.task, step=step, kind=kind,
-            message=message, duration=round(duration, 3), slot=slot, boot_id=self.world.machine.boot_id()))
+            message=message, duration=round(duration, 3), slot=self._slot(), boot_id=self.world.machine.boot_id()))
 
 
 class _Guard:
@@ -362,34 +367,6 @@ class _Guard:
 def _guard(world: World) -> _Guard:
     assert isinstance(world.report, _Guard)
     return world.report
-
-
-def position(txn: Transaction, task: Task, steps: Mapping[str, Step], world: World) -> int:
-    """Index of the step to attempt; len(steps) when the last one is attempted and done: it alone decides.
-
-    A condition that no longer holds pulls the position back to it, until those that must hold there do."""
-    names = txn.steps
-    passed = [i for i, n in enumerate(names) if txn.tries.get(n) and n in steps and steps[n].done(world)]
-    at = max(passed, default=-1) + 1
-    if at >= len(names):
-        return at
-    for i in reversed(range(at)):
-        until = task.rule(names[i]).holds_until
-        held = until in names and at <= names.index(until)
-        if held and names[i] in steps and i not in passed:
-            at = i
-    return at
-
-
-def refusal(txn: Transaction, task: Task) -> Refused:
-    """Why a transaction cannot be cancelled any more."""
-    return Refused(f"{txn.task} cannot be cancelled any more",
-                   why=f"{task.point_of_no_return} was begun: the old system is given up, only going on leads to one",
-                   hint="follow it with `k8r-agent task watch`")
-
-
-def may_cancel(txn: Transaction, task: Task) -> bool:
-    return not (task.point_of_no_return and txn.tries.get(task.point_of_no_return, 0) > 0)
 
 
 def _sentence(error: K8rError) -> str:

@@ -247,7 +247,7 @@ def retry(world: World, *, requested_by: str) -> Request:
 def cancel(world: World, tasks: TaskFiles | None = None) -> Transaction:
     """Ask for the running transaction to be ended. Raises Refused after its point of no return, UsageError when
     none is running."""
-    from k8r_agent.engine import may_cancel, refusal
+    from k8r_agent.steps.position import may_cancel, refusal
 
     txn = Journal(world.files).load(quarantine=False)
     if txn is None or txn.state is not TxnState.RUNNING:

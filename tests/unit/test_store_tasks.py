@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from k8r_agent.engine import may_cancel
 from k8r_agent.errors import StepFailed, TaskFileError
 from k8r_agent.model.task import StepRule, Task
 from k8r_agent.model.txn import Transaction
 from k8r_agent.steps import STEPS, TABLE
+from k8r_agent.steps.position import may_cancel
 from k8r_agent.store.hooks import Hooks
 from k8r_agent.store.tasks import TaskFiles, parse
 
