@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from k8r_agent.config.settings import Settings
 from k8r_agent.effects.statefiles import StateDirectory
+from k8r_agent.model.layout import IMAGE
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.ports.step import World
 from k8r_agent.store.slots import SlotStore
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from k8r_agent.effects.commands import FullCommands
     from k8r_agent.effects.disks import NodeDisks
     from k8r_agent.effects.identity import NodeIdentity
+    from k8r_agent.effects.imageroot import MountedImageRoot
     from k8r_agent.effects.kube import NodeCluster
     from k8r_agent.effects.machine import LocalMachine
+    from k8r_agent.effects.snapshots import StateSnapshots
     from k8r_agent.effects.statepartition import NodeStatePartition
     from k8r_agent.errors import ConfigError
+    from k8r_agent.model.layout import Partition
     from k8r_agent.ports.boot import BootBackend
     from k8r_agent.ports.bootfiles import BootFiles
     from k8r_agent.ports.bundle import Bundles
@@ -58,12 +62,15 @@ class _Parts:
         self._boot_files = cast("BootFiles", Lazy(self._make_boot_files))
         self._boot = cast("BootBackend", Lazy(self._make_boot))
         self._disks = cast("NodeDisks", Lazy(self._make_disks))
+        self._cluster = cast("NodeCluster", Lazy(self._make_cluster))
 
     def world(self) -> World:
         return World(
             settings=self._settings, disks=self._disks, boot=self._boot, files=self._files, slots=self._slots,
             state=cast("NodeStatePartition", Lazy(self._make_state)),
-            bundles=cast("Bundles", Lazy(self._make_bundles)), cluster=cast("NodeCluster", Lazy(self._make_cluster)),
+            bundles=cast("Bundles", Lazy(self._make_bundles)), cluster=self._cluster,
+            snapshots=cast("StateSnapshots", Lazy(self._make_snapshots)),
+            image_root=cast("MountedImageRoot", Lazy(self._make_image_root)),
             identity=cast("NodeIdentity", Lazy(self._make_identity)),
             machine=cast("LocalMachine", Lazy(self._make_machine)), report=cast("Reporter", Lazy(_reporter)),
             boot_files=self._boot_files)
@@ -110,6 +117,23 @@ class _Parts:
         from k8r_agent.effects.kube import NodeCluster
 
         return NodeCluster(cast("FullCommands", self._commands))
+
+    def _make_snapshots(self) -> StateSnapshots:
+        from k8r_agent.effects.snapshots import StateSnapshots
+
+        return StateSnapshots(lambda args, timeout: self._cluster.etcdctl(args, timeout=timeout))
+
+    def _make_image_root(self) -> MountedImageRoot:
+        from k8r_agent.effects.imageroot import MountedImageRoot
+        from k8r_agent.errors import Refused
+
+        def partition() -> Partition:
+            found = self._disks.own().partition(IMAGE)
+            if found is None:
+                raise Refused("the disk has no image partition")
+            return found
+
+        return MountedImageRoot(self._commands, partition)
 
     def _make_machine(self) -> LocalMachine:
         from k8r_agent.effects.machine import LocalMachine

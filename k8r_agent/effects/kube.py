@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # `status` asks whether Kubernetes is here, and pays for noth
 
 UNIT, ETCD_UNIT = "k8r-kubeadm.service", "var-lib-etcd.mount"
 _ANY = range(256)
+_ETCD = ("127.0.0.1", 2379)
 _POLL = 1.0  # seconds between looks
 _KUBELET_PATIENCE = 120.0  # seconds until a started kubelet has to call itself healthy
 _KUBEADM_PATIENCE = 1800.0
@@ -122,11 +123,11 @@ class NodeCluster:
 
     # programs
 
-    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float) -> Result:
+    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float, program: str = "kubeadm") -> Result:
         self._wait_for_earlier(timeout)
         self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(self._run, 0o700)
-        argv = ["kubeadm", *args]
+        argv = [program, *args]
         given = self._run / "config.yaml"
         if config:
             place(given, config.encode(), mode=0o600)
@@ -185,6 +186,11 @@ class NodeCluster:
         from k8r_agent.effects import kubeapi
 
         return self._active("kubelet.service") and kubeapi.kubelet_says() == "ok"
+
+    def etcd_running(self) -> bool:
+        from k8r_agent.effects import kubeapi
+
+        return kubeapi.listening(_ETCD)
 
     def keep_etcd(self) -> None:
         kept, there = self._state / "cluster/etcd", self._root / ETCD

@@ -58,6 +58,14 @@ def kubelet_says() -> str:
         return ""
 
 
+def listening(where: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(where, timeout=5):
+            return True
+    except OSError as error:
+        return isinstance(error, TimeoutError)  # nobody said no
+
+
 def address() -> str:
     """The address that a packet to the rest of the world would carry."""
     for target, family in _NOWHERE:

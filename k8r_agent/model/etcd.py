@@ -143,3 +143,22 @@ def restore_args(snapshot: str, directory: str, *, name: str, peer_url: str) -> 
     """Arguments of etcdctl. A cluster of this one member: others would have to join it anew."""
     return ["snapshot", "restore", snapshot, f"--data-dir={directory}", f"--name={name}",
             f"--initial-cluster={name}={peer_url}", f"--initial-advertise-peer-urls={peer_url}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticPod:
+    """What an etcd's static pod says of its member."""
+
+    name: str
+    peer_url: str
+    data: str
+
+
+def static_pod(manifest: str) -> StaticPod:
+    """From the arguments in kubeadm's `etcd.yaml`. Raises ValueError."""
+    found = {key: re.search(rf"--{key}=([^\s\"']+)", manifest)
+             for key in ("name", "initial-advertise-peer-urls", "data-dir")}
+    name, peer, data = found["name"], found["initial-advertise-peer-urls"], found["data-dir"]
+    if name is None or peer is None:
+        raise ValueError("it does not say the member's name and peer URL")
+    return StaticPod(name=name[1], peer_url=peer[1].split(",")[0], data=data[1] if data else "/var/lib/etcd")

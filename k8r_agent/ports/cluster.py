@@ -77,7 +77,7 @@ class Cluster(Protocol):
 
     # programs
 
-    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float) -> Result:
+    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float, program: str = "kubeadm") -> Result:
         """In a unit of its own, outside of the agent's sandbox; a run that an earlier agent started is waited for
         first. `config` goes into a file that only root can read, and `--config` is added. Any exit code is returned
         (kubeadm's say nothing: read stderr). `timeout` in seconds."""
@@ -98,6 +98,9 @@ class Cluster(Protocol):
 
     def kubelet_running(self) -> bool:
         """It runs and calls itself healthy."""
+
+    def etcd_running(self) -> bool:
+        """Somebody listens where this node's member does: also one that is not well. Its data must be left alone."""
 
     def keep_etcd(self) -> None:
         """Bind the kept directory over var/lib/etcd. Raises NoState unless what is there afterwards is the state

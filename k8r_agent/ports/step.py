@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # names for the reader and mypy; `status` imports this module
     from k8r_agent.ports.bootfiles import BootFiles
     from k8r_agent.ports.bundle import Bundles
     from k8r_agent.ports.cluster import Cluster
+    from k8r_agent.ports.imageroot import ImageRoot
     from k8r_agent.ports.machine import Identity, Machine, Reporter, StatePartition
+    from k8r_agent.ports.snapshots import Snapshots
     from k8r_agent.ports.statefiles import StateFiles
 
 
@@ -59,6 +61,18 @@ def _no_kubernetes() -> Cluster:
     return cast("Cluster", NoKubernetes())
 
 
+def _no_snapshots() -> Snapshots:
+    from k8r_agent.ports.snapshots import NoSnapshots
+
+    return cast("Snapshots", NoSnapshots())
+
+
+def _no_image_root() -> ImageRoot:
+    from k8r_agent.ports.imageroot import NoImageRoot
+
+    return cast("ImageRoot", NoImageRoot())
+
+
 @dataclass
 class World:
     """Everything a step sees. `remember` and `recall` keep small strings in the transaction, durable on return.
@@ -80,6 +94,8 @@ class World:
     report: Reporter
     cluster: Cluster = field(default_factory=_no_kubernetes)
     boot_files: BootFiles | None = None
+    snapshots: Snapshots = field(default_factory=_no_snapshots)
+    image_root: ImageRoot = field(default_factory=_no_image_root)
     txn: Transaction | None = None
     remember_fact: Remember | None = None
     settle: Callable[[], None] = lambda: None

@@ -13,7 +13,7 @@ from k8r_agent.cluster.drain import Pod, Way
 from k8r_agent.errors import ClusterError, Refused
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import World
-from k8r_agent.steps import standing
+from k8r_agent.steps import enrolment
 from k8r_agent.store import cordon
 
 FACT = "drain"  # how it went: drained, nowhere, unreachable
@@ -32,19 +32,19 @@ class Drain:
     def done(self, world: World) -> bool:
         """Nothing runs in the image slot, and a node that belongs to no cluster has nobody to ask."""
         return (world.recall(FACT) != "" or not world.cluster.present()
-                or world.boot.state().current is not Slot.WORKING or not standing.enrolled(world))
+                or world.boot.state().current is not Slot.WORKING or not enrolment.enrolled(world))
 
     def apply(self, world: World) -> None:
-        api, name = Api(world.cluster), standing.node_name(world)
+        api, name = Api(world.cluster), enrolment.node_name(world)
         first = api.get(drain.node_path(name))
         if first.kind is Kind.NOT_FOUND:
             return world.remember(FACT, "no such node")
-        if not first.ok and standing.forced(world):
+        if not first.ok and enrolment.forced(world):
             world.report.status(f"not drained, as --force says: {first.text}")
             return world.remember(FACT, "unreachable")
         _cordon(world, api, name, expect(first, "the node is not drained"))
         leaving = drain.leaving(api.pods(name))
-        where = standing.elsewhere(world)
+        where = enrolment.elsewhere(world)
         if leaving and where is not None and not where.ready:
             reason = "; ".join(where.closed) or "there is no other node"
             world.report.status(f"{len(leaving)} pods have nowhere to go and come back with the node ({reason})")

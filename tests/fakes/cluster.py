@@ -73,7 +73,7 @@ class FakeCluster:
 
     # the port: programs
 
-    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float) -> Result:
+    def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float, program: str = "kubeadm") -> Result:
         assert not self.image_slot, "kubeadm was run in the image slot"
         assert "reset" not in args, "kubeadm reset must never be run"
         self.made.append(" ".join(args))
@@ -114,6 +114,9 @@ class FakeCluster:
 
     def kubelet_running(self) -> bool:
         return self.kubelet
+
+    def etcd_running(self) -> bool:
+        return self.kubelet and self.read(f"{MANIFESTS}/etcd.yaml") is not None
 
     def keep_etcd(self) -> None:
         if not self.files.persistent():
