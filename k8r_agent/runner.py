@@ -128,13 +128,13 @@ class Runner:
     def _begin(self, request: Request, task: Task) -> Transaction:
         txn = self.journal.save(Transaction(
             id=request.id, task=request.task, steps=task.steps, args=request.args, agent=__version__,
-            started=self.world.machine.now()))
+            definition=task, started=self.world.machine.now()))
         self.journal.drop_cancel()
         self._note(txn.id, txn.task, f"asked for by {request.requested_by or 'nobody in particular'}", kind="started")
         return txn
 
     def _drive(self, txn: Transaction) -> Outcome:
-        task = self._tasks.resume(txn.task, txn.steps)
+        task = self._tasks.resume(txn)
         self.world.report.status(f"{txn.task}: {task.summary}")
         engine = Engine(world=self.world, task=task, steps=self._steps, hooks=self._hooks, sleep=self._sleep,
                         stop=self._stop, allow=self._allow)
@@ -252,7 +252,7 @@ def cancel(world: World, tasks: TaskFiles | None = None) -> Transaction:
     txn = Journal(world.files).load(quarantine=False)
     if txn is None or txn.state is not TxnState.RUNNING:
         raise UsageError("no transaction is running")
-    task = (tasks or TaskFiles(STEPS)).resume(txn.task, txn.steps)
+    task = (tasks or TaskFiles(STEPS)).resume(txn)
     if not may_cancel(txn, task):
         raise refusal(txn, task)
     Journal(world.files).ask_cancel(txn.id)

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from k8r_agent.model.task import Task
+
 
 class TxnState(str, enum.Enum):
     RUNNING = "running"
@@ -31,7 +33,8 @@ class Request:
 @dataclass(frozen=True, kw_only=True)
 class Transaction:
     """`tries` counts attempts per step, each written before its effect. `facts` are what steps must remember
-    across reboots (the chosen release, the source): small strings, written before they are relied on."""
+    across reboots (the chosen release, the source): small strings, written before they are relied on. `definition` is
+    the task as it was at the beginning, for the day on which its file is gone; None when an older agent began."""
 
     id: str
     task: str
@@ -45,6 +48,7 @@ class Transaction:
     agent: str = ""
     started: float = 0.0
     ended: float = 0.0
+    definition: Task | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from k8r_agent.errors import StateError
+from k8r_agent.model.task import StepRule, Task
 from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.ports.statefiles import StateFiles
 from k8r_agent.store import jsonfile
@@ -30,7 +31,7 @@ class Journal:
             return None
         try:
             txn = _transaction(record)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             if record["format"] > FORMAT:
                 raise StateError(f"{NAME} cannot be understood", why=f"a newer release wrote it: {error}",
                                  hint="continue with the release that wrote it") from None
@@ -61,7 +62,27 @@ def record_of(txn: Transaction) -> dict[str, Any]:
     """As stored, and as `--json` shows it."""
     return {"format": FORMAT, "id": txn.id, "task": txn.task, "steps": list(txn.steps), "args": dict(txn.args),
             "tries": dict(txn.tries), "facts": dict(txn.facts), "state": str(txn.state), "note": txn.note,
-            "cancel": txn.cancel, "agent": txn.agent, "started": txn.started, "ended": txn.ended}
+            "cancel": txn.cancel, "agent": txn.agent, "started": txn.started, "ended": txn.ended,
+            **({"definition": _definition_record(txn.definition)} if txn.definition else {})}
+
+
+def _definition_record(task: Task) -> dict[str, Any]:
+    """Without what the transaction has itself: name and steps."""
+    return {"summary": task.summary, "on_failure": list(task.on_failure),
+            "point_of_no_return": task.point_of_no_return,
+            "rules": {step: {"timeout": rule.timeout, "max_tries": rule.max_tries, "holds_until": rule.holds_until}
+                      for step, rule in task.rules.items()}}
+
+
+def _definition(record: Mapping[str, Any], found: Any) -> Task | None:
+    if found is None:
+        return None
+    rules = {_text(step): StepRule(timeout=float(rule["timeout"]), max_tries=int(rule["max_tries"]),
+                                   holds_until=_text(rule["holds_until"]))
+             for step, rule in found["rules"].items()}
+    return Task(name=_text(record["task"]), summary=_text(found["summary"]), rules=rules,
+                steps=tuple(_text(s) for s in record["steps"]), on_failure=tuple(map(_text, found["on_failure"])),
+                point_of_no_return=_text(found["point_of_no_return"]))
 
 
 def _transaction(record: Mapping[str, Any]) -> Transaction:
@@ -71,7 +92,7 @@ def _transaction(record: Mapping[str, Any]) -> Transaction:
         tries={_text(k): int(v) for k, v in record.get("tries", {}).items()},
         state=TxnState(record["state"]), note=_text(record.get("note", "")), cancel=record.get("cancel") is True,
         agent=_text(record.get("agent", "")), started=float(record.get("started", 0)),
-        ended=float(record.get("ended", 0)))
+        ended=float(record.get("ended", 0)), definition=_definition(record, record.get("definition")))
 
 
 def _text(value: object) -> str:

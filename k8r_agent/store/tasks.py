@@ -11,6 +11,7 @@ from typing import Any
 
 from k8r_agent.errors import TaskFileError
 from k8r_agent.model.task import StepRule, Task
+from k8r_agent.model.txn import Transaction
 from k8r_agent.model.units import parse_duration
 
 if sys.version_info >= (3, 11):
@@ -46,14 +47,24 @@ class TaskFiles:
         raise TaskFileError(f"no task {name!r}", hint=_nearest(name, self.names()) or
                             f"there is: {', '.join(self.names()) or 'none'}")
 
-    def resume(self, name: str, steps: tuple[str, ...]) -> Task:
-        """The rules for a transaction that already runs: a file that broke since must not strand it."""
+    def resume(self, txn: Transaction) -> Task:
+        """The rules for a transaction that already runs: a file that changed, broke or went since must not strand it,
+        nor make it forget what must hold and where its point of no return is."""
+        found = None
         for directories in (self._directories, self._directories[-1:]):
             try:
-                return TaskFiles(self._known, directories).load(name)
+                found = TaskFiles(self._known, directories).load(txn.task)
+                break
             except TaskFileError:
                 continue
-        return Task(name=name, summary="", steps=steps, on_failure=("disarm",) if "disarm" in self._known else ())
+        if found and found.steps == txn.steps:
+            return found
+        return txn.definition or found or self._unknown(txn)
+
+    def _unknown(self, txn: Transaction) -> Task:
+        """Nobody knows its point of no return: it is taken as passed from the first attempt on."""
+        return Task(name=txn.task, summary="", steps=txn.steps, point_of_no_return=txn.steps[0] if txn.steps else "",
+                    on_failure=tuple(name for name in ("disarm", "hold-image") if name in self._known))
 
     def check(self) -> tuple[TaskFileError, ...]:
         """Every fault in every file, for `config check`."""

@@ -118,6 +118,22 @@ def test_an_interrupted_transaction_comes_before_the_queue(bench: Bench) -> None
     assert ended == ["update", "reinstall"]
 
 
+def test_a_task_file_that_goes_while_it_runs_takes_nothing_with_it(tmp_path: Path) -> None:
+    def stop_after(world: World) -> None:
+        (tmp_path / "reinstall.toml").unlink()
+        raise KeyboardInterrupt
+
+    bench = Bench(tmp_path, effects={"b": stop_after})
+    bench.submit("reinstall")
+    with pytest.raises(KeyboardInterrupt):
+        bench.run()
+    with pytest.raises(Refused, match="cannot be cancelled any more"):
+        runners.cancel(bench.world, bench.tasks)
+    Journal(bench.world.files).ask_cancel(bench.last.id)
+    bench.steps["b"].effect = None
+    assert bench.run() is Outcome.DONE and bench.steps["undo"].applied == 0
+
+
 def test_a_request_accepted_before_a_power_cut_is_not_run_twice(bench: Bench) -> None:
     request = bench.submit("update")
     Journal(bench.world.files).save(Transaction(id=request.id, task="update", steps=("a",), state=TxnState.DONE))

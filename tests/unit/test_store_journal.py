@@ -160,7 +160,8 @@ def test_no_content_leads_to_a_traceback(raw: bytes) -> None:
 
 
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.dictionaries(st.sampled_from(["format", "id", "task", "steps", "state", "tries", "facts", "slots", "kept"]),
+@given(st.dictionaries(st.sampled_from(["format", "id", "task", "steps", "state", "tries", "facts", "slots", "kept",
+                                        "definition", "confirmed"]),
                        st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                                     lambda inner: st.lists(inner, max_size=3), max_leaves=5)))
 def test_no_json_leads_to_a_traceback(record: dict[str, object]) -> None:

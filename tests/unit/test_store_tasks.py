@@ -13,7 +13,9 @@ from k8r_agent.model.txn import Transaction
 from k8r_agent.steps import STEPS, TABLE
 from k8r_agent.steps.position import may_cancel
 from k8r_agent.store.hooks import Hooks
+from k8r_agent.store.journal import Journal
 from k8r_agent.store.tasks import TaskFiles, parse
+from tests.fakes.statefiles import FakeStateFiles
 
 SHIPPED = Path(__file__).parents[2] / "tasks"
 KNOWN = ("write", "boot", "confirm", "disarm")
@@ -89,8 +91,36 @@ def test_a_broken_file_is_found_by_a_check_but_strands_no_transaction(tmp_path: 
     assert len(tasks.check()) == 1
     with pytest.raises(TaskFileError):
         tasks.load("toy")
-    assert tasks.resume("toy", ("write",)).rule("boot").max_tries == 4
-    assert tasks.resume("gone", ("write",)) == Task(name="gone", summary="", steps=("write",), on_failure=("disarm",))
+    assert tasks.resume(Transaction(id="t", task="toy", steps=("write",))).rule("boot").max_tries == 4
+
+
+def test_a_task_whose_file_is_gone_goes_on_by_what_was_written_down_at_its_begin(tmp_path: Path) -> None:
+    begun = TaskFiles(TABLE, (SHIPPED,)).load("reinstall")
+    journal = Journal(FakeStateFiles())
+    journal.save(Transaction(id="t", task="reinstall", steps=begun.steps, definition=begun))
+    txn = journal.load()
+    assert txn is not None
+    resumed = TaskFiles(TABLE, (tmp_path,)).resume(txn)
+    assert resumed == begun and resumed.rule("boot-working").holds_until == "confirm"
+    assert not may_cancel(replace(txn, tries={"set-primary-image": 1}), resumed)
+
+
+def test_a_file_with_other_steps_does_not_rule_a_transaction_that_was_begun_before(tmp_path: Path) -> None:
+    begun = TaskFiles(TABLE, (SHIPPED,)).load("reinstall")
+    (tmp_path / "reinstall.toml").write_text('format = 1\nsummary = "other"\nsteps = ["disarm"]\n')
+    tasks = TaskFiles(TABLE, (tmp_path,))
+    txn = Transaction(id="t", task="reinstall", steps=begun.steps, definition=begun)
+    assert tasks.resume(txn) == begun
+    raised = (SHIPPED / "reinstall.toml").read_text().replace('timeout = "2h"', 'timeout = "9h"')
+    (tmp_path / "reinstall.toml").write_text(raised)
+    assert tasks.resume(txn).rule("write-working").timeout == 9 * 3600, "an operator may give a slow device more time"
+
+
+def test_where_nothing_is_known_the_point_of_no_return_counts_as_passed(tmp_path: Path) -> None:
+    txn = Transaction(id="t", task="gone", steps=("write", "boot"))
+    task = TaskFiles(TABLE, (tmp_path,)).resume(txn)
+    assert task.steps == txn.steps and task.on_failure == ("disarm", "hold-image")
+    assert may_cancel(txn, task) and not may_cancel(replace(txn, tries={"write": 1}), task)
 
 
 @pytest.mark.parametrize("name", ["../etc/passwd", "", "Toy", "no/way"])
