@@ -17,6 +17,8 @@ TOKEN = "abcdef.0123456789abcdef"
 FOUNDER = KubernetesSettings(initialise=True, cni="none")
 JOINER = KubernetesSettings(endpoint="192.0.2.10:6443", join_token=TOKEN, ca_cert_hashes=ca_hashes(certificates.CA))
 
+TOML = b'# ours\n[kubernetes]\njoin_token = "' + TOKEN.encode() + b'"  # for today\n[node]\nhostname = "node-1"\n'
+
 
 def founder(loader: MakeLoader) -> FakeNode:
     """Flashed, never booted; may make a cluster."""
@@ -25,7 +27,10 @@ def founder(loader: MakeLoader) -> FakeNode:
 
 def joiner(loader: MakeLoader, outside: Outside | None = None) -> FakeNode:
     """Flashed, never booted; was told of a cluster."""
-    return FakeNode(loader, kubernetes=JOINER, cluster=FakeCluster(outside=outside or Outside()))
+    node = FakeNode(loader, kubernetes=JOINER, cluster=FakeCluster(outside=outside or Outside()))
+    with node.loader.files.writable():
+        node.loader.files.put("k8r.toml", TOML)
+    return node
 
 
 def inside(node: FakeNode) -> FakeNode:
@@ -59,6 +64,10 @@ def judge_member(verdict: Judge) -> Judge:
         assert found is not None and found.phase is Phase.MEMBER, found
         assert membership.complete(node.world(), found), "this root is no complete member"
         assert node.cluster.kubelet, "the kubelet does not run"
+        toml = node.loader.files.read("k8r.toml")
+        assert toml is None or (toml.startswith(b"# ours\n[kubernetes]\njoin_token = ") and toml.endswith(
+            b'[node]\nhostname = "node-1"\n') and TOKEN.encode() not in toml), toml
+        assert (toml is None) is found.founder, "k8r.toml is gone"
         api = node.cluster.api()
         assert api is not None, "its own API server does not answer"
         assert {name: n["ready"] for name, n in api.data["nodes"].items()} == {"node-1": True}

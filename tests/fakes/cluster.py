@@ -183,14 +183,29 @@ class FakeCluster:
     def boot(self, *, root: FakeStateFiles, image_slot: bool) -> None:
         """Another root runs; systemd starts the kubelet as the unit's conditions allow."""
         self.root, self.image_slot, self.kubelet, self.etcd_bound = root, image_slot, False, False
-        configured = self.read(f"{KUBELET}/config.yaml") is not None and self.read(As.NODE.value) is not None
-        member = self.files.read("cluster/membership.json") is None or self.read(paths.STAMP) is not None
-        if self.present() and configured and member and not image_slot:
-            self.etcd_bound = self.files.persistent()
-            if not self._control_plane() or self.etcd_bound:
-                self.kubelet = True
-                self._run_pods()
-                self._register()
+        if self.present() and not image_slot and self._may_start():
+            self.kubelet = True
+            self._run_pods()
+            self._register()
+        else:
+            self._gone()
+
+    def _may_start(self) -> bool:
+        """etc/libexec/kubelet-condition, and the unit's own conditions."""
+        if self.read(f"{KUBELET}/config.yaml") is None or self.read(As.NODE.value) is None:
+            return False
+        known = self.files.read("cluster/membership.json") or b""
+        if known and self.read(paths.STAMP) is None:
+            return False
+        self.etcd_bound = self.files.persistent()
+        if not self._control_plane():
+            return True
+        return self.etcd_bound and (self.etcd_kept() or b'"phase": "member"' not in known)
+
+    def _gone(self) -> None:
+        """A boot later the control plane has noticed that this node's kubelet says nothing any more."""
+        if self.outside is not None and self.outside.up and self.host in self.outside.data["nodes"]:
+            self.outside.register(self.host, version=self.outside.data["nodes"][self.host]["version"], ready=False)
 
     def api(self) -> FakeApi | None:
         """Whoever answers this node: its own control plane, or the one outside."""

@@ -10,6 +10,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from k8r_agent.errors import FetchError
 from k8r_agent.image import index as indexes
@@ -133,9 +134,9 @@ class GoldenImage:
 class GoldenBundle:
     signer, raw_signature = "maintainer", b"signature"
 
-    def __init__(self, source: str, release: int, point: Callable[[str], None]) -> None:
+    def __init__(self, source: str, release: int, point: Callable[[str], None], kubernetes: str) -> None:
         self.source, self._release, self._point = source, release, point
-        self.manifest = manifest_of(release)
+        self.manifest = replace(manifest_of(release), kubernetes=kubernetes)
         self.raw_manifest = manifests.write(self.manifest)
 
     @contextmanager
@@ -150,14 +151,15 @@ class GoldenBundle:
 
 
 class GoldenBundles:
-    """`release-<n>` is the source of each; the disk was flashed with release 1."""
+    """`release-<n>` is the source of each; the disk was flashed with release 1. All hold that version of Kubernetes
+    ("": none)."""
 
-    def __init__(self, point: Callable[[str], None]) -> None:
-        self._point = point
+    def __init__(self, point: Callable[[str], None], kubernetes: str = "") -> None:
+        self._point, self._kubernetes = point, kubernetes
 
     @contextmanager
     def open(self, source: str) -> Iterator[GoldenBundle]:
         number = "1" if source == FLASHED else source.removeprefix("release-")
         if not number.isdecimal() or int(number) not in RELEASES:
             raise FetchError(f"{source} holds no bundle")
-        yield GoldenBundle(source, int(number), self._point)
+        yield GoldenBundle(source, int(number), self._point, self._kubernetes)

@@ -49,7 +49,7 @@ class FakeApi:
     # kubectl
 
     def kubectl(self, args: Sequence[str], stdin: bytes = b"") -> Result:
-        """`get node NAME -o json`, `get nodes -o json`, `apply -f -`, and requests by path (kuberaw.py)."""
+        """`get node NAME -o json`, `get nodes -o json`, `get pods` (none), `apply -f -`, requests by path (kuberaw.py)."""
         words = [word for word in args if not word.startswith("--request-timeout")]
         if words[:3] == ["get", "--raw", "/readyz"]:
             return Result(OK, "ok", "")
@@ -58,6 +58,8 @@ class FakeApi:
 
             reply = kuberaw.respond(self, _METHODS[words[0]], words[2], stdin)
             return Result(*kuberaw.as_kubectl(reply))
+        if words[:2] == ["get", "pods"]:
+            return Result(OK, json.dumps({"items": []}), "")
         if words[:2] in (["get", "nodes"], ["get", "node"]):
             return self._get_nodes(words)
         if words[:3] == ["apply", "-f", "-"]:

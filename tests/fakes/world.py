@@ -155,8 +155,8 @@ class FakeNode:
         self.state = FakeStatePartition(self.disks, self.files, boot_files=self.loader.files)
         self.machine = FakeMachine()
         self.identity = FakeIdentity(files=self.files)
-        self.bundles = GoldenBundles(self.point)
         self.cluster = cluster or FakeCluster(version="")
+        self.bundles = GoldenBundles(self.point, self.cluster.version)
         self.cluster.attach(self.files, self.point)
         self.roots: dict[object, FakeStateFiles] = {}
 
@@ -245,7 +245,7 @@ class FakeNode:
         return World(settings=self.settings, disks=self.disks, boot=self.loader.backend(self.running),
                      state=self.state, files=self.files, slots=SlotStore(self.files), bundles=self.bundles,
                      identity=self.identity, machine=self.machine, report=Nobody(), settle=self.settle,
-                     cluster=self.cluster)
+                     cluster=self.cluster, boot_files=self.loader.files)
 
     def settle(self) -> None:
         watch, self.watch = self.watch, None

@@ -1,0 +1,242 @@
+"""Into a cluster and back: what is refused before anything is touched, and what a node does about what went wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from k8r_agent import runner
+from k8r_agent.cluster import paths
+from k8r_agent.cluster.certificate import ca_hashes
+from k8r_agent.config.settings import KubernetesSettings, NodeSettings
+from k8r_agent.engine import Outcome
+from k8r_agent.model.cluster import JoinSecret, Membership, Phase
+from k8r_agent.model.slots import Slot
+from k8r_agent.model.txn import Transaction
+from k8r_agent.ports.cluster import MANIFESTS, As
+from k8r_agent.steps import duties, membership
+from k8r_agent.store import cluster as store
+from tests.crash.clusters import FOUNDER, JOINER, TOKEN, founder, inside, joiner, updated
+from tests.crash.scenarios import asked, last
+from tests.fakes import certificates
+from tests.fakes.cluster import FakeCluster, Outside
+from tests.fakes.loaders import PlainLoader
+from tests.fakes.world import FakeNode
+
+
+def node(said: KubernetesSettings, *, outside: Outside | None = None, role: str = "auto",
+         version: str = "1.31.4") -> FakeNode:
+    """Runs from its confirmed working slot; what it was told of its cluster comes only then."""
+    found = FakeNode(PlainLoader, cluster=FakeCluster(outside=outside, version=version))
+    run(found)
+    found.settings = replace(found.settings, kubernetes=said, node=NodeSettings(role=role))
+    return found
+
+
+def run(found: FakeNode) -> FakeNode:
+    if found.running is None:
+        found.power_on()
+    while found.session() is Outcome.REBOOTING:
+        found.shut_down()
+        found.power_on()
+    return found
+
+
+def tried(found: FakeNode) -> Transaction:
+    run(found)
+    assert last(found).task == "join", last(found)
+    return last(found)
+
+
+def reinstalled(found: FakeNode) -> Transaction:
+    run(asked(found, "reinstall"))
+    assert last(found).task == "reinstall" or found.cluster.present()
+    return last(found)
+
+
+def untouched(found: FakeNode) -> bool:
+    return (found.cluster.made == [] and membership.of(found.world()) is None
+            and not [name for name in found.cluster.root.live if name.startswith("etc/kubernetes")])
+
+
+# what is refused
+
+
+@pytest.mark.parametrize("said, outside, wanted", [
+    (replace(JOINER, ca_cert_hashes=ca_hashes(certificates.OTHER_CA)), Outside(), "is another cluster's"),
+    (replace(FOUNDER, endpoint="192.0.2.10:6443"), Outside(), "answers at 192.0.2.10:6443 already"),
+], ids=["CA mismatch", "two control planes"])
+def test_a_wrong_cluster_is_refused_and_nothing_changed(said: KubernetesSettings, outside: Outside,
+                                                        wanted: str) -> None:
+    found = node(said, outside=outside)
+    txn = tried(found)
+    assert wanted in txn.note and txn.facts["hint"] and untouched(found)
+    before = last(found).id
+    assert run(found) and last(found).id == before, "it is not tried again before something changes"
+    assert duties.decide(found.world(), last(found)).why
+
+
+def test_a_control_plane_that_does_not_answer_is_asked_again_later() -> None:
+    outside = Outside()
+    outside.answers = False
+    found = node(JOINER, outside=outside)
+    txn = tried(found)
+    assert "does not answer" in txn.note and untouched(found)
+    assert found.loader.decided() is Slot.WORKING, "the working slot stays confirmed"
+    outside.answers = True
+    assert tried(found).id == txn.id, "not at once"
+    found.machine.sleep(duties.REST)
+    assert tried(found).state.value == "done" and found.cluster.kubelet
+
+
+def test_an_expired_token_leaves_the_root_as_it_was() -> None:
+    found = node(JOINER, outside=Outside(tokens=()))
+    txn = tried(found)
+    assert "token" in txn.note and TOKEN not in txn.note
+    assert found.cluster.read(As.NODE.value) is None and not found.cluster.kubelet
+
+
+def test_a_node_of_the_same_name_that_is_ready_elsewhere() -> None:
+    outside = Outside()
+    found = node(JOINER, outside=outside)
+    outside.register("node-1", version="1.31.4")
+    uid = outside.data["nodes"]["node-1"]["uid"]
+    assert "node-1" in tried(found).note and found.cluster.read(As.NODE.value) is None
+    assert outside.data["nodes"]["node-1"]["uid"] == uid
+
+
+def test_a_clock_in_1970() -> None:
+    found = node(JOINER, outside=Outside())
+    found.cluster.time = 0.0
+    assert "the clock is wrong" in tried(found).note and untouched(found)
+    found.cluster.time = found.machine.now() + duties.REST
+    found.machine.sleep(duties.REST)
+    assert tried(found).state.value == "done"
+
+
+def test_without_a_state_partition_nothing_is_entered() -> None:
+    found = node(JOINER, outside=Outside())
+    found.files.on_partition = False
+    assert duties.decide(found.world(), last(found)).action is duties.Action.NONE
+
+
+def test_a_node_that_was_told_nothing_stays_up_and_says_what_to_add() -> None:
+    found = node(KubernetesSettings(), outside=Outside())
+    run(found)
+    duty = duties.decide(found.world(), last(found))
+    assert last(found).task == "first-boot" and duty.action is duties.Action.NONE
+    assert "no cluster" in duty.why and "initialise" in duty.hint
+
+
+def test_a_root_without_kubernetes_owes_nobody_anything() -> None:
+    found = node(JOINER, outside=Outside(), version="")
+    run(found)
+    assert last(found).task == "first-boot" and duties.decide(found.world(), last(found)) == duties.Duty()
+
+
+def test_a_state_partition_of_another_cluster() -> None:
+    found = run(joiner(PlainLoader))
+    found.settings = replace(found.settings, kubernetes=replace(
+        JOINER, ca_cert_hashes=ca_hashes(certificates.OTHER_CA)))
+    found.cluster.remove(paths.STAMP)  # as on a fresh root
+    txn = tried(found)
+    assert "from another cluster" in txn.note and found.cluster.made == ["join"]
+
+
+# coming back
+
+
+def test_a_worker_comes_back_without_token_and_without_kubeadm() -> None:
+    found = updated(joiner(PlainLoader))
+    assert isinstance(found.cluster.outside, Outside)
+    found.cluster.outside.tokens.clear()
+    assert reinstalled(found).state.value == "done"
+    assert found.cluster.made == ["join"] and found.cluster.kubelet
+
+
+def test_a_worker_whose_control_plane_is_down_is_not_condemned() -> None:
+    found = updated(joiner(PlainLoader))
+    assert isinstance(found.cluster.outside, Outside)
+    found.cluster.outside.answers = False
+    assert reinstalled(found).state.value == "done"
+    assert found.loader.decided() is Slot.WORKING and found.cluster.kubelet
+
+
+@pytest.mark.parametrize("tokens, entered", [((TOKEN,), True), ((), False)])
+def test_an_expired_credential_falls_back_to_a_token(tokens: tuple[str, ...], entered: bool) -> None:
+    found = updated(joiner(PlainLoader))
+    outside = found.cluster.outside
+    assert isinstance(outside, Outside)
+    outside.tokens = set(tokens)
+    store.keep(found.files, paths.CLIENT, certificates.EXPIRED)
+    found.power_on()
+    found.cluster.root.live[paths.CLIENT] = certificates.EXPIRED
+    txn = reinstalled(found)
+    assert found.loader.decided() is Slot.WORKING, txn.note
+    assert membership.complete(found.world(), membership.of(found.world())) is entered
+    if not entered:
+        assert last(found).task == "join" and "token" in last(found).note, last(found).note
+
+
+def test_a_control_plane_comes_back_as_itself_and_changes_nothing_in_etcd() -> None:
+    found = updated(founder(PlainLoader))
+    run_on = found.cluster.data
+    assert reinstalled(found).state.value == "done"
+    assert found.cluster.data == run_on and "--skip-phases" in found.cluster.made[-1]
+    assert found.cluster.read(f"{MANIFESTS}/etcd.yaml")
+
+
+@pytest.mark.parametrize("what", ["host", "ip"])
+def test_a_control_plane_under_another_name_or_address_is_refused(what: str) -> None:
+    found = updated(founder(PlainLoader))
+    setattr(found.cluster, what, "192.0.2.99")
+    data = found.cluster.data
+    txn = reinstalled(found)
+    assert txn.state.value == "failed" and "192.0.2.99" in txn.note and "back" in txn.facts["hint"]
+    assert found.cluster.data == data and found.running is Slot.IMAGE
+
+
+def test_a_control_plane_whose_etcd_is_gone_does_not_start_an_empty_one() -> None:
+    found = updated(founder(PlainLoader))
+    for files in (found.files, *(f for f in (found.state.mounts.staged,) if f)):
+        files.live.pop("cluster/etcd/member", None)
+    for content in found.state.mounts.contents.values():
+        content.pop("cluster/etcd/member", None)
+    found.cluster.data = ""
+    txn = reinstalled(found)
+    assert "etcd's data is not on the state partition" in txn.note
+    assert found.files.read("cluster/etcd/member") is None
+
+
+def test_a_new_certificate_of_the_kubelet_is_followed_a_damaged_one_is_not() -> None:
+    found = inside(joiner(PlainLoader))
+    found.power_on()
+    for data, kept in ((b"", certificates.NODE), (certificates.EXPIRED, certificates.EXPIRED)):
+        found.cluster.root.live[paths.CLIENT] = data
+        assert membership.follow(found.world()) and membership.followed(found.world())
+        assert store.kept(found.files, paths.CLIENT) == kept
+
+
+# the secret
+
+
+def test_a_used_join_secret_is_forgotten() -> None:
+    found = node(KubernetesSettings(), outside=Outside())
+    store.keep_join_secret(found.files, JoinSecret(endpoint="192.0.2.10:6443", token=TOKEN,
+                                                   ca_hashes=ca_hashes(certificates.CA)))
+    runner.submit(found.world(), "join", {}, requested_by="operator")
+    assert tried(found).state.value == "done"
+    assert store.join_secret(found.files) is None
+    assert not [name for name, data in found.files.live.items() if TOKEN.encode() in data]
+
+
+def test_what_a_newer_release_wrote_into_the_membership_stays() -> None:
+    found = node(KubernetesSettings())
+    store.remember(found.files, Membership(phase=Phase.ENTERING, role="worker"))
+    raw = found.files.live[store.MEMBERSHIP]
+    found.files.write(store.MEMBERSHIP, raw.replace(b"{", b'{"later": 1,', 1))
+    store.remember(found.files, Membership(phase=Phase.MEMBER, role="worker"))
+    assert b'"later": 1' in found.files.live[store.MEMBERSHIP]
+    known = membership.of(found.world())
+    assert known is not None and known.phase is Phase.MEMBER
