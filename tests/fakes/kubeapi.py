@@ -49,7 +49,7 @@ class FakeApi:
     # kubectl
 
     def kubectl(self, args: Sequence[str], stdin: bytes = b"") -> Result:
-        """`get node NAME -o json`, `get nodes -o json`, `get pods` (none), `apply -f -`, requests by path (kuberaw.py)."""
+        """`get node NAME -o json`, `get nodes -o json`, `get pods` (none), `apply -f -`, and by path (kuberaw.py)."""
         words = [word for word in args if not word.startswith("--request-timeout")]
         if words[:3] == ["get", "--raw", "/readyz"]:
             return Result(OK, "ok", "")
