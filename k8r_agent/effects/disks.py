@@ -91,8 +91,11 @@ class NodeDisks:
         return self._filesystems.signature(self._readable(partition))
 
     def filesystem_uuid(self, partition: Partition) -> str:
-        found = self._superblock(partition)
-        return found.uuid if found else self._filesystems.uuid(self._readable(partition))
+        found, device = self._superblock(partition), self._readable(partition)
+        if found is None and (uuid := self._filesystems.uuid(device)):
+            return uuid
+        found = found or self._filesystems.copy(device)
+        return found.uuid if found else ""
 
     def make_filesystem(self, partition: Partition, *, label: str, uuid: str) -> None:
         """A file system that an interrupted call of this kind left (same UUID, never mounted) is completed or made
@@ -101,11 +104,12 @@ class NodeDisks:
         device = self._readable(partition)
         if partition.number != STATE or device.name == self.facts().rootpart:
             raise Protected(f"{device} is never formatted", why="only the state partition is made by mkfs")
-        found, present = self._superblock(partition), self._filesystems.signature(device)
+        present = self._filesystems.signature(device)
+        found = self._superblock(partition) or self._filesystems.copy(device)
         unfinished = found is not None and found.uuid == uuid and found.never_used
         if present and not unfinished:
             raise Protected(f"{device} is not empty", why=f"it carries {present}",
-                            hint=f"if nothing on it is needed: `wipefs -a {device}`, then try again")
+                            hint=f"if nothing on it is needed: `mkfs.ext4 -U {uuid} {device}`, then try again")
         if unfinished and present and found and found.label == label and self._filesystems.clean(device):
             self._filesystems.flush(device)  # an agent killed after mkfs may have left it in the cache
             return

@@ -20,6 +20,7 @@ _NOTHING, _SEVERAL = 2, 8  # exit codes of blkid -p
 # that both slots use.
 _SHARED_FEATURES = "^metadata_csum_seed"
 _SINCE_1_47 = ",^orphan_file"
+_GROUPS = (1, 3, 5, 7, 9, 25, 27, 49)  # the first that hold a copy of the superblock (sparse_super)
 _RESIZE_FS = 0x40086610  # EXT4_IOC_RESIZE_FS, fs/ext4/ext4.h; what systemd-growfs uses
 HIDDEN = Path("/run/k8r/grow")
 
@@ -30,7 +31,7 @@ class Filesystems:
 
     def signature(self, device: Path) -> str:
         """Type and label of what libblkid finds, without its cache; "" for nothing. An ext4 superblock whose checksum
-        is wrong counts: libblkid would call it nothing."""
+        is wrong counts, and so does one of which only a copy is left: libblkid would call them nothing."""
         code, values = self._probe(device)
         if code == _SEVERAL:
             return "several signatures"
@@ -38,7 +39,22 @@ class Filesystems:
             return f"{values.get('TYPE') or values['PTTYPE'] + ' table'} {values.get('LABEL', '')}".strip()
         with wholedisk.open_disk(device) as raw:
             damaged = raw.size >= 2048 and superblock.parse(raw.read(superblock.OFFSET, superblock.LENGTH))
+        damaged = damaged or self.copy(device)
         return f"damaged ext4 {damaged.label}".strip() if damaged else ""
+
+    def copy(self, device: Path) -> superblock.Superblock | None:
+        """A copy of an ext4 superblock, where mke2fs puts them: in the first block of some groups."""
+        with wholedisk.open_disk(device) as raw:
+            for block in (4096, 1024, 2048):
+                for group in _GROUPS:
+                    at = group * 8 * block * block + (block if block == 1024 else 0)
+                    if at + superblock.LENGTH > raw.size:
+                        break
+                    data = raw.read(at, superblock.LENGTH)
+                    found = superblock.parse(data)
+                    if found and superblock.group(data) == group and found.block_size == block:
+                        return found
+        return None
 
     def uuid(self, device: Path) -> str:
         return self._probe(device)[1].get("UUID", "")

@@ -1,9 +1,10 @@
 """The state partition: made once, then never formatted again.
 
-When may mkfs run? Only while the boot partition has no marker AND the partition has no signature. Between mkfs and
-marker a power cut leaves a file system without marker; it is recognised by its UUID, which follows from the IDs that
-this life of the disk was given (model/marker.py), and by never having been mounted. In every other case the
-partition's content stays, and the agent says NoState.
+When may mkfs run? Only while the boot partition says that the partition was just made (`new=` in k8r/state, written
+before the table write that makes it, for exactly the IDs of that table) AND the partition carries no signature. That
+something is missing, be it a marker, a superblock or both, never leads to mkfs. Between mkfs and marker a power cut
+leaves a file system that is recognised by its UUID, which follows from the IDs that this life of the disk was given
+(model/marker.py). In every other case the partition's content stays, and the agent says NoState.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from k8r_agent.ports.statefiles import StateFiles
 
 FORMAT = 1
 OF_A_LIFE = ("transaction.json", "slots.json", "queue")  # said of another life of the disk: means nothing in this one
-_LOST = ("it is never formatted by itself. Try `e2fsck -f` on it. If its content (identity, on a control-plane node "
-         "the cluster) is really to be given up: `wipefs -a` it, remove k8r/state from the boot partition, then run "
-         "`k8r-agent first-boot`")
+
+
+def _lost(partition: Partition, uuid: str) -> str:
+    return ("it is never formatted by itself. Try `e2fsck -f` on it. If its content (identity, on a control-plane "
+            f"node the cluster) is really to be given up: `mkfs.ext4 -U {uuid} {partition.device}`, then "
+            "`k8r-agent first-boot`")
 
 
 class Mounts(Protocol):
@@ -60,8 +64,20 @@ class NodeStatePartition:
         return self._mounts.visible()
 
     def marker(self) -> str | None:
+        """None as well while the partition may still be made."""
         data = self._boot_files.read(markers.PATH)
-        return None if data is None else markers.parse(data).uuid
+        found = None if data is None else markers.parse(data)
+        return None if found is None or found.new else found.uuid
+
+    def permit(self, disk: str, partition: str) -> None:
+        data = self._boot_files.read(markers.PATH)
+        if data is None or markers.parse(data).new:
+            self._put(markers.Marker(new=markers.uuid_of_life(disk, partition), time=int(self._now()), disk=disk))
+
+    def _permitted(self) -> str:
+        """UUID of the file system that may be made, "" for none."""
+        data = self._boot_files.read(markers.PATH)
+        return "" if data is None else markers.parse(data).new
 
     def initialise(self) -> None:
         marker = self.marker()
@@ -84,39 +100,44 @@ class NodeStatePartition:
         uuid = markers.uuid_of_life(disk.id, partition.uuid)
         signature, found = self._disks.signature(partition), self._disks.filesystem_uuid(partition)
         if signature and found != uuid:
-            self._adopt(disk, partition, signature, found)
+            self._adopt(disk, partition, signature, found, uuid)
             return
         facts = self._disks.facts()
-        if not signature and facts.loader and facts.slot is Slot.WORKING:
-            # The working slot is written after this: this node has had its state partition.
+        # The working slot is written after this: a node that runs from it has had its state partition.
+        had_one = bool(facts.loader) and facts.slot is Slot.WORKING
+        permitted = self._permitted() == uuid and not had_one
+        if not permitted and found != uuid:
             raise NoState(f"the state partition {partition.device} and its marker are both gone",
-                          why="neither a file system nor k8r/state on the boot partition is there", hint=_LOST)
+                          why="neither is there a file system, nor does k8r/state on the boot partition say that it "
+                              "was never made", hint=_lost(partition, uuid))
         with self._boot_files.writable():
-            pass  # raises when the boot partition is not mounted: then nobody knows whether it has a marker
+            pass  # raises when the boot partition is not mounted: what was read of it says nothing then
         try:
-            self._disks.make_filesystem(partition, label=self._label, uuid=uuid)
+            if permitted:
+                self._disks.make_filesystem(partition, label=self._label, uuid=uuid)
         except Protected:
             if found != uuid:
                 raise
-            # Ours, and mounted before: cut between mount and marker, or the marker got lost. Its content is the state.
+            # Ours, and mounted before: cut between mount and marker. Its content is the state.
         self._take(disk, partition, mark=uuid)
 
-    def _adopt(self, disk: Disk, partition: Partition, signature: str, found: str) -> None:
+    def _adopt(self, disk: Disk, partition: Partition, signature: str, found: str, uuid: str) -> None:
         where = f"{partition.device} carries {signature} of another life of this disk"
         if self._foreign != "adopt":
             raise Refused(where, why="disk.foreign_state is \"refuse\"",
                           hint="set foreign_state = \"adopt\" in [disk] of k8r.toml to go on with what is there, or "
-                               f"`wipefs -a {partition.device}` if nothing of it is needed; then run "
+                               f"`mkfs.ext4 -U {uuid} {partition.device}` if nothing of it is needed; then run "
                                "`k8r-agent first-boot`")
         kind, _, label = signature.partition(" ")
         if kind != "ext4" or not found:
             raise Refused(where, why="that is no state partition of a node",
-                          hint="look what it is; wipefs -a gives it up")
-        staged = self._staged(partition)
+                          hint=f"look what it is; `mkfs.ext4 -U {uuid} {partition.device}` gives it up")
+        staged = self._staged(partition, found)
         why = _not_ours(staged, label)
         if why:
             self._mounts.unstage()
-            raise Refused(where, why=why, hint="adopt it with the agent that made it, or give it up with wipefs -a")
+            raise Refused(where, why=why, hint="adopt it with the agent that made it, or give it up: "
+                          f"`mkfs.ext4 -U {uuid} {partition.device}`")
         for name in OF_A_LIFE:
             for path in (*_walk(staged, name), name):
                 staged.remove(path)
@@ -128,12 +149,13 @@ class NodeStatePartition:
         expected = marker or markers.uuid_of_life(disk.id, partition.uuid)
         if found != expected:
             raise NoState(f"the state partition {partition.device} is not readable as what it was",
-                          why=f"marker: {marker or 'damaged'}; found: {found or 'no file system'}", hint=_LOST)
+                          why=f"marker: {marker or 'damaged'}; found: {found or 'no file system'}",
+                          hint=_lost(partition, expected))
         self._take(disk, partition, mark="" if marker else found)
 
     def _take(self, disk: Disk, partition: Partition, *, mark: str) -> None:
         """The marker comes when the content is complete: the next boot mounts what has one."""
-        staged, volatile = self._staged(partition), self._mounts.volatile()
+        staged, volatile = self._staged(partition, mark or self.marker() or ""), self._mounts.volatile()
         move_in(volatile, staged)
         if mark:
             self._mark(disk, mark)
@@ -144,23 +166,26 @@ class NodeStatePartition:
         for path in tuple(_walk(volatile, "")):
             volatile.remove(path)
 
-    def _staged(self, partition: Partition) -> StateFiles:
+    def _staged(self, partition: Partition, uuid: str) -> StateFiles:
         try:
             return self._mounts.stage(partition)
         except K8rError as error:
             raise NoState(f"the state partition {partition.device} cannot be used", why=str(error),
-                          hint=_LOST) from error
+                          hint=_lost(partition, uuid)) from error
 
     def _mark(self, disk: Disk, uuid: str) -> None:
-        data = markers.build(markers.Marker(uuid=uuid, time=int(self._now()), disk=disk.id))
+        self._put(markers.Marker(uuid=uuid, time=int(self._now()), disk=disk.id))
+        if self.marker() != uuid:
+            raise StateError("the boot partition does not keep the marker k8r/state", hint="check it with fsck.vfat")
+
+    def _put(self, marker: markers.Marker) -> None:
+        data = markers.build(marker)
         with self._boot_files.writable():
             present = self._boot_files.read(markers.PATH)
             if present is not None and len(present) == markers.LENGTH:
                 self._boot_files.write_sector(markers.PATH, data)
             else:
                 self._boot_files.put(markers.PATH, data)
-        if self.marker() != uuid:
-            raise StateError("the boot partition does not keep the marker k8r/state", hint="check it with fsck.vfat")
 
 
 def move_in(volatile: StateFiles, state: StateFiles, *, only: str = "") -> None:

@@ -1,4 +1,8 @@
-"""The marker k8r/state on the boot partition: this disk's state partition was initialised. Pure.
+"""The marker k8r/state on the boot partition: whether this disk's state partition was initialised. Pure.
+
+It is the only thing that lets mkfs run. `new=UUID`, written just before the table that makes the partition: there is
+nothing on it, and this is the file system it may be given. `uuid=UUID`, one sector later: it was initialised, and is
+never formatted again. Nothing at all, or a file that cannot be read: nobody knows, so it is never formatted either.
 
 The initramfs reads it with shell tools: `key=value` lines, padded with newlines to one sector.
 """
@@ -16,15 +20,18 @@ _LIFE = uuids.UUID("6f1d7a43-3c50-4f0e-9d43-1b8f6f0a7f52")
 @dataclass(frozen=True, kw_only=True)
 class Marker:
     """`uuid` of the state file system ("" when the marker is there but cannot be read), `time` in seconds since the
-    epoch (also the floor of a clock without battery), `disk` the disk's GUID."""
+    epoch (also the floor of a clock without battery), `disk` the disk's GUID. `new` instead of `uuid`: it may be
+    made."""
 
-    uuid: str
+    uuid: str = ""
     time: int = 0
     disk: str = ""
+    new: str = ""
 
 
 def build(marker: Marker) -> bytes:
-    text = f"uuid={marker.uuid}\ntime={marker.time}\ndisk={marker.disk}\n"
+    first = f"new={marker.new}" if marker.new else f"uuid={marker.uuid}"
+    text = f"{first}\ntime={marker.time}\ndisk={marker.disk}\n"
     return text.encode("ascii").ljust(LENGTH, b"\n")
 
 
@@ -32,12 +39,17 @@ def parse(data: bytes) -> Marker:
     """Never fails: a marker that is there, however damaged, means that the partition must not be formatted."""
     pairs = (line.split("=", 1) for line in data.decode("ascii", "replace").splitlines() if "=" in line)
     values = {key.strip(): value.strip() for key, value in pairs}
-    try:
-        uuid = str(uuids.UUID(values.get("uuid", "")))
-    except ValueError:
-        uuid = ""
+    uuid, new = (_uuid(values.get(key, "")) for key in ("uuid", "new"))
     time = values.get("time", "")
-    return Marker(uuid=uuid, time=int(time) if time.isdecimal() and len(time) < 20 else 0, disk=values.get("disk", ""))
+    return Marker(uuid=uuid, new="" if "uuid" in values else new, disk=values.get("disk", ""),
+                  time=int(time) if time.isdecimal() and len(time) < 20 else 0)
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(uuids.UUID(text))
+    except ValueError:
+        return ""
 
 
 def uuid_of_life(disk: str, partition: str) -> str:

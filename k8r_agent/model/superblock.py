@@ -53,3 +53,8 @@ def parse(raw: bytes) -> Superblock | None:
     return Superblock(uuid=str(uuid.UUID(bytes=raw[0x68:0x78])), block_size=block_size, size=blocks * block_size,
                       label=raw[0x78:0x88].split(b"\0")[0].decode("utf-8", "replace"), tail=tail,
                       mounted=half(0x34), last_mount=word(0x2C) | raw[0x275] << 32)
+
+
+def group(raw: bytes) -> int:
+    """The block group that a copy says it lies in; 0 for the first superblock."""
+    return int(struct.unpack_from("<H", raw, 0x5A)[0])

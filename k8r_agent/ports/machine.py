@@ -59,10 +59,14 @@ class StatePartition(Protocol):
     def mounted(self) -> bool: ...
 
     def marker(self) -> str | None:
-        """UUID that the boot partition says was initialised; None: never."""
+        """UUID that the boot partition says was initialised; None: never, or nobody knows."""
+
+    def permit(self, disk: str, partition: str) -> None:
+        """Before the table write that makes the partition, with the IDs it is to get: its file system may be made.
+        Changes nothing where the boot partition says that it was initialised. Durable on return."""
 
     def initialise(self) -> None:
-        """First boot only: mkfs when marker is None and the partition carries no signature, adopt or refuse as
+        """First boot only: mkfs when that was permitted and the partition carries no signature, adopt or refuse as
         configured when it does; then marker, mount at /var/lib/k8r, move the journal there. Idempotent at any
         point of interruption. Never formats what was initialised (Protected)."""
 

@@ -37,4 +37,7 @@ class PartitionDisk:
             wanted = Layout(id=disk.id, partitions=disk.partitions)
         elif wanted.note:
             world.report.status(wanted.note)
+        if disk.partition(STATE) is None:
+            state = next(p for p in wanted.partitions if p.number == STATE)
+            world.state.permit(wanted.id, state.uuid)
         world.disks.write_table(disk, wanted.partitions, new_id=wanted.id)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from k8r_agent.model.marker import Marker, build
+
 SCRIPT = Path(__file__).resolve().parents[2] / "etc/initramfs-tools/scripts/k8r"
 # Stand-ins for initramfs-tools' functions and for programs that want a real disk.
 BEFORE = """
@@ -53,6 +55,19 @@ def test_only_the_state_partition_that_the_marker_names_is_mounted(tmp_path: Pat
     _, out = sh(f"k8r_partition() {{ echo {part}; }}; k8r_probe() {{ echo {uuid}; }}; k8r_marker={marker}; "
                 'k8r_mount_state; echo "state=$k8r_state"', tmp_path)
     assert says in out.rsplit("state=", 1)[1] and ("mount -t" in out) == (says == "mounted")
+
+
+@pytest.mark.parametrize(("marker", "read"), [
+    (build(Marker(uuid="U-1")), "U-1"), (build(Marker(new="U-1")), ""), (b"", "unreadable"),
+    (b"\xff" * 512, "unreadable"), (None, "")])
+def test_a_state_that_may_still_be_made_is_absent_and_a_damaged_marker_is_not(tmp_path: Path, marker: bytes | None,
+                                                                              read: str) -> None:
+    directory = tmp_path / "run/boot-partition/k8r"
+    directory.mkdir(parents=True)
+    if marker is not None:
+        (directory / "state").write_bytes(marker)
+    _, out = sh('rmdir() { :; }; k8r_boot=vda1; k8r_read_marker; echo "marker=$k8r_marker"', tmp_path)
+    assert out.splitlines()[-1] == f"marker={read}"
 
 
 def test_the_image_slot_is_never_mounted_writable(tmp_path: Path) -> None:

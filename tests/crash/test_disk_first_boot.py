@@ -179,9 +179,10 @@ DAMAGES = (lose_superblock, tear_superblock, lose_tables, other_filesystem, lose
 @pytest.mark.parametrize("first", [d.__name__ for d in DAMAGES])
 @pytest.mark.parametrize("second", ["", *(d.__name__ for d in DAMAGES)])
 @pytest.mark.parametrize("foreign", ["refuse", "adopt"])
-def test_damage_never_ends_in_mkfs(first: str, second: str, foreign: str) -> None:
-    """One or two things break, then somebody runs first-boot again and again. When marker and superblock are both
-    gone, only the slot that runs can tell that there once was something."""
+@pytest.mark.parametrize("slot", Slot)
+def test_damage_never_ends_in_mkfs(first: str, second: str, foreign: str, slot: Slot) -> None:
+    """One or two things break, then somebody runs first-boot again and again, from whichever slot. Also where marker
+    and superblock are both gone: that nothing is there says nothing."""
     by_name = {d.__name__: d for d in DAMAGES}
     node = used()
     node.state._foreign = foreign
@@ -189,8 +190,7 @@ def test_damage_never_ends_in_mkfs(first: str, second: str, foreign: str) -> Non
     for name in (first, second):
         if name:
             by_name[name](node)
-    nothing_left = first != second and {first, second} == {"lose_superblock", "lose_marker"}
-    node.restart(slot=Slot.WORKING if nothing_left else Slot.IMAGE)
+    node.restart(slot=slot)
     repaired = {"lose_marker", "garble_marker", "empty_marker"} >= {n for n in (first, second) if n}
     for _ in range(3):
         try:
@@ -202,6 +202,41 @@ def test_damage_never_ends_in_mkfs(first: str, second: str, foreign: str) -> Non
         assert node.disks.mkfs_runs == runs
         if "lose_tables" not in (first, second):
             assert node.disks.life(STATE) == life
+
+
+def permit_of_another_life(node: Node) -> None:
+    node.boot_files.files[markers.PATH] = markers.build(markers.Marker(new="99999999-0000-4000-8000-000000000000"))
+
+
+@pytest.mark.parametrize("damage", [permit_of_another_life, lose_marker, garble_marker])
+def test_only_the_table_write_that_makes_the_partition_permits_mkfs(damage: Callable[[Node], None]) -> None:
+    node = Node()
+    PartitionDisk().apply(node.world)
+    disk = node.disks.own()
+    state = disk.partition(STATE)
+    assert state
+    found = markers.parse(node.boot_files.files[markers.PATH])
+    assert found.new == markers.uuid_of_life(disk.id, state.uuid) and node.state.marker() is None
+    good = dict(node.boot_files.files)
+    damage(node)
+    for slot in Slot:
+        node.restart(slot=slot)
+        with pytest.raises(NoState) as failure:
+            MakeState().apply(node.world)
+        assert f"mkfs.ext4 -U {found.new}" in failure.value.hint
+    node.boot_files.files.update(good)
+    node.restart(slot=Slot.IMAGE)
+    MakeState().apply(node.world)
+    assert node.state.marker() == found.new and node.disks.mkfs_runs == 1
+
+
+def test_a_permit_never_replaces_what_says_that_there_is_a_state() -> None:
+    for damage in (lambda node: None, garble_marker, empty_marker):
+        node = used()
+        damage(node)
+        before = dict(node.boot_files.files)
+        node.state.permit("11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000")
+        assert node.boot_files.files == before
 
 
 def reflashed(node: Node) -> Node:
@@ -218,7 +253,7 @@ def test_state_of_another_life_is_refused() -> None:
     again = reflashed(used())
     with pytest.raises(Refused, match="another life") as failure:
         again.run("killed")
-    assert "foreign_state" in failure.value.hint and "wipefs" in failure.value.hint
+    assert "foreign_state" in failure.value.hint and "mkfs.ext4 -U" in failure.value.hint
     assert not hasattr(again.disks, "mkfs_runs") and again.state.marker() is None
 
 

@@ -36,7 +36,8 @@ class Notes:
 def world(disks: FakeDisks) -> World:
     nothing: Any = None
     settings = Settings(disk=DiskSettings(image_size=9 * MIB, state_size=4 * MIB))
-    return World(settings=settings, disks=disks, boot=nothing, state=nothing, files=nothing, slots=nothing,
+    state = FakeStatePartition(disks, FakeStateFiles())
+    return World(settings=settings, disks=disks, boot=nothing, state=state, files=nothing, slots=nothing,
                  bundles=nothing, identity=nothing, machine=nothing, report=Notes())
 
 
@@ -99,10 +100,14 @@ class NotMounted(MemoryBootFiles):
 
 def test_nothing_is_formatted_while_the_boot_partition_is_not_mounted() -> None:
     disks = FakeDisks(flashed_gpt(32 * MIB))
-    PartitionDisk().apply(world(disks))
+    made = world(disks)
+    PartitionDisk().apply(made)
     found = disks.own().partition(STATE)
     assert found is not None
-    for boot_files, signature in ((NotMounted(), False), (MemoryBootFiles(), True)):
+    files = made.state.boot_files  # type: ignore[attr-defined]
+    gone = NotMounted()
+    gone.files = dict(files.files)  # what was read of it before
+    for boot_files, signature in ((gone, False), (files, True)):
         state = FakeStatePartition(disks, FakeStateFiles(), boot_files=boot_files)
         with contextlib.nullcontext() if signature else pytest.raises(BootError, match="not mounted"):
             state.initialise()

@@ -1,0 +1,47 @@
+"""What is left of an ext4 whose beginning was overwritten: no partition that carries that is empty."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from k8r_agent.effects.commands import commands
+from k8r_agent.effects.mkfs import Filesystems
+
+pytestmark = pytest.mark.skipif(shutil.which("mkfs.ext4", path="/usr/sbin:/sbin") is None, reason="no e2fsprogs")
+MIB = 1 << 20
+UUID = "0f0f0f0f-0000-4000-8000-00000000000a"
+
+
+def made(path: Path, *, block: int, size: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", "-b", str(block), "-L", "k8r-state", "-U", UUID, str(path)],
+                   check=True)
+    return path
+
+
+@pytest.mark.parametrize(("block", "size"), [(1024, 40 * MIB), (2048, 100 * MIB), (4096, 300 * MIB)])
+def test_a_copy_of_the_superblock_is_a_signature(tmp_path: Path, block: int, size: int) -> None:
+    path, found = made(tmp_path / "state", block=block, size=size), Filesystems(commands())
+    copy = found.copy(path)
+    assert copy and copy.uuid == UUID and copy.label == "k8r-state"
+    with path.open("r+b") as file:
+        file.write(bytes(8 * MIB))
+    assert found.uuid(path) == "", "libblkid sees nothing any more"
+    assert found.signature(path) == "damaged ext4 k8r-state"
+
+
+def test_an_empty_partition_has_none(tmp_path: Path) -> None:
+    path, found = tmp_path / "state", Filesystems(commands())
+    with path.open("wb") as file:
+        file.truncate(300 * MIB)
+    assert found.signature(path) == "" and found.copy(path) is None
+    inner = made(tmp_path / "inner", block=4096, size=64 * MIB)
+    with path.open("r+b") as file:  # an image that was copied somewhere into it: its superblock says group 0
+        file.seek(128 * MIB - 1024)
+        file.write(inner.read_bytes()[:MIB])
+    assert found.copy(path) is None
