@@ -56,6 +56,8 @@ def ca(published: bytes, own: bytes, *, answered: bool) -> Line:
     try:
         mine = certificate.ca_hashes(own)
         theirs = certificate.ca_hashes(published) if published else ()
+        if not mine:
+            raise ValueError("there is no certificate in it")
     except ValueError as error:
         return Line(name="ca", ok=False, text=f"the CA certificate cannot be read: {error}", hint="k8r-recovery(7)")
     if theirs and not set(mine) & set(theirs):

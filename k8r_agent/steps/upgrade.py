@@ -63,10 +63,13 @@ class UpgradeControlPlane:
             raise Refused("the control plane's upgrade was not finished", why="the node does not run from its working "
                           "slot", hint="`k8r-agent reboot --slot working`")
         record = upgrade.load(world.files)
+        assert world.txn is not None
         if record is not None and record.restoring:
             self._restore(world, record)
-            raise _gone_back(record)
-        if record is not None and world.txn is not None and record.txn != world.txn.id:
+        if world.snapshots.restored(ident=world.txn.id):
+            raise Refused("the control plane is not upgraded", why="this reinstall tried it already, and etcd's data "
+                          "was restored", hint="`k8r-agent events` says what was tried")
+        if record is not None and record.txn != world.txn.id:
             self._settle(world, record)
             record = None
         try:
@@ -116,7 +119,7 @@ class UpgradeControlPlane:
                 raise error  # before anything was changed, or after all of it: may be tried again
         else:
             self._put_back(world, record)
-        _condemn(world, record, error)
+        _condemn(world, record, str(error))
         raise Refused(f"the control plane stays at Kubernetes {record.before}", why=str(error), hint=error.hint)
 
     def _settled(self, world: World, record: Upgrade) -> bool:
@@ -163,6 +166,7 @@ class UpgradeControlPlane:
         if not self._healthy(world, record.before):
             raise ClusterError("the control plane is not healthy", why="although etcd's data was restored",
                                hint="k8r-recovery(7)")
+        _condemn(world, record, "its control plane did not become healthy, and etcd's data had to be restored")
         upgrade.drop(world.files)
 
     def _place_manifests(self, world: World) -> None:
@@ -242,13 +246,7 @@ def _ignored(api: Api, world: World, target: Version) -> list[str]:
     return ["--ignore-preflight-errors=CreateJob"] if closed and target < Version(major=1, minor=31) else []
 
 
-def _condemn(world: World, record: Upgrade, error: K8rError) -> None:
+def _condemn(world: World, record: Upgrade, why: str) -> None:
     condemned.add(world.files, condemned.Condemned(
-        release=record.release, why=f"Kubernetes {record.after} did not work on this node: {error}",
+        release=record.release, why=f"Kubernetes {record.after} did not work on this node: {why}",
         time=world.machine.now()))
-
-
-def _gone_back(record: Upgrade) -> Refused:
-    return Refused(f"the control plane stays at Kubernetes {record.before}",
-                   why=f"with {record.after} it did not become healthy; etcd's data was restored from "
-                       f"{record.snapshot}", hint="`k8r-agent events` says what was tried")

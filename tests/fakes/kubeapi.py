@@ -23,6 +23,7 @@ class FakeApi:
     def __init__(self, load: Callable[[], str | None], save: Callable[[str], None], *, ca: bytes,
                  tokens: Sequence[str] = ()) -> None:
         self._load, self._save, self.ca, self.tokens = load, save, ca, set(tokens)
+        self.version = "1.31.4"
 
     @property
     def up(self) -> bool:
@@ -58,6 +59,9 @@ class FakeApi:
 
             reply = kuberaw.respond(self, _METHODS[words[0]], words[2], stdin)
             return Result(*kuberaw.as_kubectl(reply))
+        if words[:2] == ["get", "pods"] and "--selector=component=kube-apiserver" in words:
+            image = f"registry.k8s.io/kube-apiserver:v{self.version}"
+            return Result(OK, json.dumps({"items": [{"spec": {"containers": [{"image": image}]}}]}), "")
         if words[:2] == ["get", "pods"]:
             return Result(OK, json.dumps({"items": []}), "")
         if words[:2] in (["get", "nodes"], ["get", "node"]):

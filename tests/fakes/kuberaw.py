@@ -30,7 +30,9 @@ def respond(api: FakeApi, method: str, path: str, body: bytes) -> Reply:
     url = urlsplit(path)
     words, query = url.path.strip("/").split("/"), parse_qs(url.query)
     if url.path == "/version":
-        return 200, {"major": "1", "minor": "31", "gitVersion": "v1.31.4"}
+        return 200, {"major": "1", "minor": api.version.split(".")[1], "gitVersion": f"v{api.version}"}
+    if words[:2] == ["api", "v1"] and words[-2:] == ["configmaps", "kubeadm-config"]:
+        return 200, {"data": {"ClusterConfiguration": api.data.get("kubeadm", "")}}
     if words[:3] == ["api", "v1", "nodes"]:
         return _nodes(api, method, words[3:], body)
     if words == ["api", "v1", "pods"]:
