@@ -15,7 +15,7 @@ from k8r_agent.cluster.certificate import ca_hashes
 from k8r_agent.errors import BusError, FetchError, NoState, Protected
 from k8r_agent.ports.cluster import ETC, ETCD, KUBELET, MANIFESTS, PKI, As, Probe, Tools
 from k8r_agent.ports.commands import Result
-from tests.fakes import certificates, kubeapi
+from tests.fakes import certificates, etcd, kubeapi
 from tests.fakes.kubeapi import FakeApi
 from tests.fakes.statefiles import FakeStateFiles, nowhere
 
@@ -94,10 +94,9 @@ class FakeCluster:
         return api.kubectl(args, stdin)
 
     def etcdctl(self, args: Sequence[str], *, timeout: float = 60.0) -> Result:
-        if list(args) != ["endpoint", "health"]:
-            raise AssertionError(f"this etcd knows no {args}")
-        well = self._control_plane() and self.kubelet and self.etcd_kept()
-        return Result(0, "is healthy", "") if well else Result(1, "", "context deadline exceeded")
+        if not self.etcd_running() or self._load() is None:
+            return Result(1, "", "Error: context deadline exceeded")
+        return etcd.etcdctl(args, {self.host: (self.ip, True)})
 
     # the port: kubelet and etcd
 
@@ -278,7 +277,7 @@ class FakeCluster:
             self._write(f"{ETC}/{name}.conf", f"{name} of {self._cluster_id()}".encode())
         self._configured()
         for pod in STATIC_PODS:
-            self._write(f"{MANIFESTS}/{pod}.yaml", f"{pod}:v{self.version}".encode())
+            self._write(f"{MANIFESTS}/{pod}.yaml", etcd.static_pod(pod, self.version, name=self.host, address=self.ip))
         self.start_kubelet()
         self.point("kubeadm:init:after")
         return Result(0, "Your Kubernetes control-plane has initialized successfully!", "")

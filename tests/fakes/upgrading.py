@@ -19,7 +19,7 @@ from k8r_agent.ports.cluster import KUBELET, MANIFESTS, PKI, As
 from k8r_agent.ports.commands import Result
 from k8r_agent.ports.step import World
 from k8r_agent.store import cluster as store
-from tests.fakes import certificates, kubeapi
+from tests.fakes import certificates, etcd, kubeapi
 from tests.fakes.cluster import CERTIFICATE, MEMBER, STATIC_PODS, FakeCluster
 from tests.fakes.kubeapi import FakeApi
 from tests.fakes.machine import FakeMachine
@@ -34,9 +34,7 @@ _ETCD = re.compile(rb"/etcd:v(\S+)")
 
 
 def static_pod(pod: str, version: str) -> bytes:
-    more = f"\n    - --name={ME}\n    - --initial-advertise-peer-urls=https://192.0.2.11:2380" if pod == "etcd" else ""
-    return (f"spec:\n  containers:\n  - image: registry.k8s.io/{pod}:v{version}\n    command:\n"
-            f"    - {pod}{more}\n").encode()
+    return etcd.static_pod(pod, version, name=ME, address="192.0.2.11")
 
 
 class UpgradingCluster(FakeCluster):
@@ -81,14 +79,8 @@ class UpgradingCluster(FakeCluster):
     def etcdctl(self, args: Sequence[str], *, timeout: float = 60.0) -> Result:
         if not self.etcd_running() or self._load() is None:
             return Result(1, "", "Error: context deadline exceeded")
-        names = {ME: True, **self.others}
-        if list(args[:2]) == ["member", "list"]:
-            return Result(0, json.dumps({"members": [
-                {"ID": number, "name": name, "peerURLs": [f"https://192.0.2.{number}:2380"],
-                 "clientURLs": [f"https://192.0.2.{number}:2379"]} for number, name in enumerate(names, 11)]}), "")
-        found = [{"endpoint": f"https://192.0.2.{number}:2379", "health": well, "error": "" if well else "no answer"}
-                 for number, well in enumerate(names.values(), 11)]
-        return Result(int(not all(names.values())), json.dumps(found), "")
+        others = {name: (f"192.0.2.{number}", well) for number, (name, well) in enumerate(self.others.items(), 12)}
+        return etcd.etcdctl(args, {ME: (self.ip, True), **others})
 
     def api(self) -> FakeApi | None:
         found, tag = super().api(), _TAG.search(self.root.read(f"{MANIFESTS}/kube-apiserver.yaml") or b"")
