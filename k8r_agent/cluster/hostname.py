@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 # What images are called before anybody gave them a name.
 UNNAMED = ("", "localhost", "localhost.localdomain", "debian", "ubuntu", "raspberrypi", "k8r", "k8r-node", "host",
            "linux")
+_MADE_UP = re.compile(r"node-[0-9a-f]{8}")  # what the agent calls a system without a name
 
 
 def choose(*, setting: str, current: str, address: str) -> str:
@@ -14,7 +16,7 @@ def choose(*, setting: str, current: str, address: str) -> str:
     `address` that of the default route, "" without one. "" when there is nothing to make a name of yet."""
     if setting:
         return setting
-    if current.lower() not in UNNAMED:
+    if current.lower() not in UNNAMED and not _MADE_UP.fullmatch(current):
         return current
     return from_address(address) if address else ""
 

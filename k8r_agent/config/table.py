@@ -23,8 +23,9 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         section="node", key="hostname", read=r.optional(r.hostname), kind="host name",
         help="name of the node",
-        doc="Lower case, as Kubernetes wants its node names. Empty: the node keeps the name that the image brought, "
-            "or the one that was captured before a reinstall.",
+        doc="Lower case, as Kubernetes wants its node names. Empty: the node keeps the name that it has. "
+            "One without a name of its own is named after its address before it enters a cluster, as k8r did: "
+            "`192-168-1-20`.",
     ),
     Setting(
         section="node", key="role",

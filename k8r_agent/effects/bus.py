@@ -1,4 +1,4 @@
-"""systemd and logind over D-Bus: pydbus as a client only, and Gio itself where a file descriptor comes back.
+"""systemd, logind and hostnamed over D-Bus: pydbus as a client only, and Gio itself where a descriptor comes back.
 
 pydbus drops descriptors: an inhibitor taken through it is closed before the call returns and holds nothing. It is
 never used to publish objects (deprecated since GLib 2.84). Remote errors all arrive as GLib.Error and are mapped once.
@@ -16,6 +16,7 @@ from k8r_agent.errors import BusError
 
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 _LOGIN, _LOGIN_PATH = "org.freedesktop.login1", "/org/freedesktop/login1"
+_HOSTNAME = "org.freedesktop.hostname1"
 _LOGIN_IFACE = "org.freedesktop.login1.Manager"
 _POLL = 0.1  # seconds between looks at a job
 
@@ -84,6 +85,12 @@ class Bus:
         """Through logind, so that shutdown locks of others are told. Returns while the system goes down."""
         with _mapped("logind did not reboot the node"):
             self._get(_LOGIN)[_LOGIN_IFACE].Reboot(False)
+
+    def set_hostname(self, name: str) -> None:
+        """Of the running system and in /etc/hostname: systemd-hostnamed may write there, the agent's sandbox may
+        not."""
+        with _mapped(f"the node could not be named {name}"):
+            self._get(_HOSTNAME)[_HOSTNAME].SetStaticHostname(name, False)
 
     @contextlib.contextmanager
     def inhibit(self, why: str, *, what: str = "shutdown:sleep", mode: str = "block") -> Iterator[None]:

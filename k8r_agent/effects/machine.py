@@ -52,6 +52,9 @@ class LocalMachine:
 
         return float(psutil.boot_time())
 
+    def rename(self, name: str) -> None:
+        self._bus.set_hostname(name)
+
     def memory(self) -> int:
         """Bytes of RAM."""
         import psutil

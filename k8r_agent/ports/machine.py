@@ -23,6 +23,9 @@ class Machine(Protocol):
     def reboot(self) -> None:
         """Ask logind; returns while the system is going down."""
 
+    def rename(self, name: str) -> None:
+        """Give the system another host name, at once and for its later boots. Raises BusError."""
+
     def inhibit(self, why: str) -> AbstractContextManager[None]:
         """Hold a shutdown lock (visible in `systemd-inhibit --list`) while inside."""
 

@@ -33,6 +33,7 @@ TABLE: Mapping[str, str] = {
     "install-image-assets": "assets:InstallImageAssets",
     "install-working-assets": "assets:InstallWorkingAssets",
     "make-state": "make_state:MakeState",
+    "name-node": "name_node:NameNode",
     "partition-disk": "partition_disk:PartitionDisk",
     "preflight": "gates:Preflight",
     "rejoin": "enter_cluster:Rejoin",

@@ -92,6 +92,23 @@ print("ready", flush=True)
 GLib.MainLoop().run()
 """
 
+# systemd's hostnamed, which refuses what is no name.
+HOSTNAMED = """
+import dbus, dbus.service, dbus.mainloop.glib, sys
+from gi.repository import GLib
+dbus.mainloop.glib.DBusGMainLoop(set_as_default=True)
+class Hostname(dbus.service.Object):
+    @dbus.service.method("org.freedesktop.hostname1", in_signature="sb")
+    def SetStaticHostname(self, name, interactive):
+        if "/" in name:
+            raise dbus.DBusException(f"Invalid static hostname '{name}'", name="org.freedesktop.DBus.Error.Bad")
+        open(sys.argv[1], "w").write(f"{name}\\n")
+name = dbus.service.BusName("org.freedesktop.hostname1", dbus.SystemBus())
+hostname = Hostname(dbus.SystemBus(), "/org/freedesktop/hostname1")
+print("ready", flush=True)
+GLib.MainLoop().run()
+"""
+
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -163,6 +180,18 @@ def test_the_lock_is_dropped_when_the_work_fails(bus: Bus, logind: Path) -> None
 def test_reboot_goes_through_logind(bus: Bus, logind: Path) -> None:
     bus.reboot()
     assert (logind / "log").read_text() == "reboot\n"
+
+
+def test_the_node_is_named_through_hostnamed(bus: Bus, address: str, tmp_path: Path) -> None:
+    service = _service(address, HOSTNAMED, str(tmp_path / "hostname"))
+    try:
+        bus.set_hostname("192-0-2-11")
+        assert (tmp_path / "hostname").read_text() == "192-0-2-11\n"
+        with pytest.raises(BusError, match=r"could not be named a/b: .*Invalid static hostname"):
+            bus.set_hostname("a/b")
+    finally:
+        service.terminate()
+        service.wait()
 
 
 def test_start_waits_for_the_unit(bus: Bus, systemd: None) -> None:

@@ -37,6 +37,7 @@ class FakeMachine:
     lock_log: list[str] = field(default_factory=list)
     on_sleep: Callable[[], None] = lambda: None
     on_reboot: Callable[[], None] = lambda: None
+    on_rename: Callable[[str], None] = lambda name: None
 
     def now(self) -> float:
         return max(self.clock, self.floor)
@@ -64,6 +65,9 @@ class FakeMachine:
     def reboot(self) -> None:
         self.reboots += 1
         self.on_reboot()
+
+    def rename(self, name: str) -> None:
+        self.on_rename(name)
 
     @contextlib.contextmanager
     def inhibit(self, why: str) -> Iterator[None]:

@@ -16,6 +16,7 @@ from k8r_agent.errors import ClusterError
 @pytest.mark.parametrize(("setting", "current", "address", "name"), [
     ("a", "b", "10.0.0.1", "a"), ("", "b", "10.0.0.1", "b"), ("", "localhost", "10.0.0.1", "10-0-0-1"),
     ("", "Debian", "192.168.1.20", "192-168-1-20"), ("", "", "", ""), ("", "raspberrypi", "", ""),
+    ("", "node-0123abcd", "10.0.0.1", "10-0-0-1"), ("", "node-7", "10.0.0.1", "node-7"),
     ("", "ubuntu", "fd00::1", "fd00-0000-0000-0000-0000-0000-0000-0001"),
 ])
 def test_the_name_of_a_node(setting: str, current: str, address: str, name: str) -> None:
