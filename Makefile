@@ -5,6 +5,8 @@ SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 RUFF     := ruff==0.17.5
 MYPY     := mypy==2.4.1
 BUILD    := build
+# Root's home is another one: what was built as a user is found there too.
+CACHED   := env XDG_CACHE_HOME=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 LOADER   := systemd-boot
 
 # What goes into the package: a change of any of these makes a new .deb and new images.
@@ -19,13 +21,13 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             mmdebstrap debian-archive-keyring dosfstools mtools fdisk gdisk e2fsprogs zstd xz-utils openssh-client \
             grub-common grub-efi-amd64-bin systemd-container \
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
-            shellcheck
+            shellcheck gpg
 
-.PHONY: help deps venv deb images image demo quick test nodes lint bench clean
+.PHONY: help deps venv deb images image kubernetes demo quick test nodes e2e lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 deps: $(BUILD)/.deps ## install what building and testing needs (apt)
 $(BUILD)/.deps: Makefile
@@ -53,6 +55,13 @@ $(BUILD)/.images: $(BUILD)/debs/.done tests/lab/images.py
 	$(SUDO) $(PYTHON) -m tests.lab.images $(BUILD)
 	@touch $@
 
+kubernetes: deps ## a real Kubernetes from Debian's source, kept in ~/.cache/k8r-lab (5 min of two idle cores, once)
+	$(PYTHON) -m tests.lab.kubernetes
+
+$(BUILD)/.kubernetes-images: $(BUILD)/debs/.done $(wildcard tests/lab/kubernetes/*) | kubernetes
+	$(SUDO) $(CACHED) $(PYTHON) -m tests.lab.kubernetes.golden $(BUILD)
+	@touch $@
+
 demo: images ## a node's whole life on a virtual machine: first boot, update, reinstall
 	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD) $(LOADER)
 
@@ -60,11 +69,14 @@ quick: venv ## a developer's loop: unit, contract and reduced crash tests, linte
 	$(PYTEST) -m "not slow and not loop and not bus and not nspawn and not node" \
 	  tests/unit tests/contract tests/crash tests/http tests/test_floors.py tests/test_linters.py
 
-test: venv images ## the whole ladder, up to virtual nodes with real reboots
+test: venv images kubernetes ## the whole ladder, up to virtual nodes with real reboots
 	$(SUDO) $(PYTEST) --durations=15 -m "not long" tests
 
 nodes: images ## every story of the virtual nodes, also the long ones: cuts, dead slots, twins, kernel updates
 	$(SUDO) $(PYTEST) --durations=15 tests/node
+
+e2e: $(BUILD)/.kubernetes-images ## virtual nodes with a real Kubernetes: init, join, reinstall, upgrade (< 30 min)
+	$(SUDO) $(CACHED) $(PYTEST) --durations=15 tests/kube
 
 lint: venv ## ruff, mypy --strict, shellcheck and the house rules
 	$(PYTEST) -q tests/test_floors.py tests/test_linters.py

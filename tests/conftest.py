@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import kubernetes
+
 ROOT = Path(__file__).resolve().parent.parent
-LADDER = ("unit", "test_floors.py", "test_linters.py", "contract", "crash", "http", "bus", "loop", "nspawn", "node")
+LADDER = ("unit", "test_floors.py", "test_linters.py", "contract", "crash", "http", "bus", "loop", "nspawn", "node",
+          "kube")
 IN_CI = bool(os.environ.get("CI"))
 
 _BANNED = {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "socket.connect"}
@@ -57,8 +60,13 @@ def _lack_node() -> str:
     return _lack_root() or _missing_programs("qemu-system-x86_64", "qemu-img", "dnsmasq", "ip", "mcopy", "ssh")
 
 
+def _lack_kube() -> str:
+    return "" if kubernetes.ready() else "no Kubernetes: make kubernetes"
+
+
 LACKS: dict[str, Callable[[], str]] = {
     "root": _lack_root, "loop": _lack_loop, "bus": _lack_bus, "nspawn": _lack_nspawn, "node": _lack_node,
+    "kube": _lack_kube,
 }
 _found: dict[str, str] = {}
 
