@@ -173,6 +173,9 @@ class NodeCluster:
 
         deadline = time.monotonic() + _KUBELET_PATIENCE
         while not self.kubelet_running():
+            if not self._active("kubelet.service"):
+                raise BusError("the kubelet was not started", why="a condition of its unit says no",
+                               hint="systemctl status kubelet; journalctl -u kubelet")
             if time.monotonic() > deadline:
                 raise BusError(f"the kubelet was not healthy within {_KUBELET_PATIENCE:.0f} s",
                                why=kubeapi.kubelet_says() or "it does not answer", hint="journalctl -u kubelet")

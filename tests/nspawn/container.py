@@ -73,12 +73,14 @@ class Container:
     toml: str = ""
     binds: tuple[str, ...] = ()
     seconds: float = 0.0
+    inside: Path = INSIDE
+    arguments: tuple[str, ...] = ()  # of the kernel command line
 
     def boot(self, *looks: str, timeout: float = 100) -> dict[str, Any]:
         """Boot, run the named looks of inside.py, power off; returns what they saw."""
         started = time.monotonic()
         process = self.start("systemd.unit=multi-user.target", "systemd.wants=k8r-test.service",
-                             "systemd.wants=k8r-test-link.service", looks=looks)
+                             "systemd.wants=k8r-test-link.service", *self.arguments, looks=looks)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -110,7 +112,7 @@ class Container:
         state.mkdir(mode=0o700, exist_ok=True)
         (shared / "out.json").unlink(missing_ok=True)
         (shared / "looks").write_text(" ".join(looks))
-        (shared / "inside.py").write_text(INSIDE.read_text())
+        (shared / "inside.py").write_text(self.inside.read_text())
         (shared / "k8r-test.service").write_text(UNIT)
         (shared / "k8r-test-link.service").write_text(LINK)
         (shared / "facts").write_text("".join(f"{key}={value}\n" for key, value in self.facts.items()))
