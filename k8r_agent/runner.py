@@ -22,6 +22,7 @@ from k8r_agent.ports.commands import Commands
 from k8r_agent.ports.step import Step, World
 from k8r_agent.steps import STEPS, duties
 from k8r_agent.steps.duties import Action, Duty
+from k8r_agent.steps.position import typed
 from k8r_agent.store.events import EventLog
 from k8r_agent.store.hooks import Hooks
 from k8r_agent.store.journal import Journal
@@ -149,13 +150,17 @@ class Runner:
     # duties
 
     def _duty(self, last: Transaction | None) -> Outcome | None:
-        duty = duties.decide(self.world, last)
-        self.world.report.status(duty.why or "idle")
+        duty = Duty(why="looking at what is to be done")
         try:
+            duty = duties.decide(self.world, last)
+            self.world.report.status(duty.why or "idle")
             self._settle_counters()
             return self._do(duty)
-        except K8rError as error:  # nobody asked for it, so nobody waits for an answer but the log
-            self._note("", duty.task, f"{duty.why}, but {error}", kind="failed")
+        except StateError:
+            raise  # what cannot be counted is not done, and the log cannot tell it
+        except Exception as error:  # nobody asked for it, so nobody waits for an answer but the log
+            self._note("", duty.task, f"{duty.why or 'idle'}, but {typed(duty.task or 'the runner', error)}",
+                       kind="failed")
             return None
 
     def _do(self, duty: Duty) -> Outcome | None:
@@ -213,7 +218,7 @@ class Runner:
     def _note(self, txn: str, task: str, message: str, *, kind: str = "note") -> None:
         try:
             slot = str(self.world.boot.state().current or "")
-        except K8rError:
+        except Exception:
             slot = ""
         log.info("%s%s", f"{task}: " if task else "", message)
         self.events.append(Event(time=self.world.machine.now(), txn=txn, task=task, step="", kind=kind,

@@ -219,6 +219,11 @@ class Node:
         except K8rError:
             return False
 
+    def stop_unit(self, unit: str) -> None:
+        from k8r_agent.effects.bus import Bus
+
+        Bus().stop_unit(unit)
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from k8r_agent.cli.node import Node
 
 T = TypeVar("T")
+REMEDY = "systemctl start k8r-runner.path k8r-runner.service"  # after a runner that could not remember anything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Report:
     floor: int
     source: str
     cluster: str  # "" on a system without Kubernetes
+    trouble: tuple[str, str]  # why nothing can be written to the state partition, and what to do
     duty: str  # why the runner does something, or holds back, by itself
     duty_hint: str
     problems: tuple[tuple[str, str], ...] = field(default=())
@@ -64,9 +66,10 @@ def gather(node: Node) -> Report:
         boot=attempt(node.boot_state, None) if facts else None,
         slots={slot: attempt(lambda slot=slot: node.slots.status(slot), SlotStatus())  # type: ignore[misc]
                for slot in (Slot.WORKING, Slot.IMAGE)},
-        persistent=node.files.persistent(), last=last, position=node.position() if last else "",
+        persistent=node.files.persistent(), last=last, position=attempt(node.position, "") if last else "",
         queued=attempt(node.queue.pending, ()), floor=attempt(node.slots.release_floor, 0),
         source=settings.update.source, cluster=attempt(node.cluster, ""),
+        trouble=attempt(node.files.trouble, ("", "")),
         duty=duty.why if duty else "", duty_hint=duty.hint if duty else "",
     )
     problems += _found(report)
@@ -95,6 +98,8 @@ def _found(report: Report) -> list[tuple[str, str]]:
                       "k8r-recovery(7)" if facts.state.startswith("failed") else ""))
     if accepted := report.slots[Slot.WORKING].accepted:
         found.append((f"the working slot was confirmed although it was not well: {', '.join(accepted)}", ""))
+    if report.trouble[0]:
+        found.append((f"{report.trouble[0]}: no task goes on or is started", report.trouble[1]))
     if facts.watchdog is None:
         found.append(("no watchdog: a hang of the kernel needs a person", ""))
     return found
@@ -110,6 +115,8 @@ def advice(report: Report) -> str:
         return "this system was not booted by k8r; its disk is left alone"
     if report.facts.duplicate:
         return "two disks carry the same IDs: remove one and reboot"
+    if report.trouble[0]:
+        return f"{report.trouble[0]}: {report.trouble[1] or 'k8r-recovery(7)'}; then `{REMEDY}`"
     if running(report) and report.last:
         return f"{report.last.task} is running: `k8r-agent task watch`"
     if report.queued:

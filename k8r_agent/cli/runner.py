@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import Console
 from k8r_agent.cli.foreground import stoppable
+from k8r_agent.cli.report import REMEDY
 from k8r_agent.effects.notify import Heartbeat, Notifier, ServiceReporter
-from k8r_agent.errors import Exit
+from k8r_agent.errors import Busy, Exit, K8rError, StateError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from k8r_agent.cli.node import Node
+    from k8r_agent.engine import Outcome
+    from k8r_agent.runner import Runner
 
+log = logging.getLogger(__name__)
+PATH_UNIT = "k8r-runner.path"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "notice": logging.INFO, "warning": logging.WARNING,
           "err": logging.ERROR, "error": logging.ERROR, "crit": logging.CRITICAL}
 
@@ -32,11 +37,38 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     world.report = ServiceReporter(notifier)
     with stoppable() as stop, Heartbeat(notifier) as heartbeat:
         notifier.ready()
-        outcome = Runner(world, tasks=node.tasks, steps=node.steps, lock=node.lock, sleep=time.sleep,
-                         stop=lambda: bool(stop), allow=heartbeat.allow).run()
+        runner = Runner(world, tasks=node.tasks, steps=node.steps, lock=node.lock, sleep=time.sleep,
+                        stop=lambda: bool(stop), allow=heartbeat.allow)
+        outcome = run_out(runner, console, node)
         notifier.stopping()
     console.result({"outcome": outcome.value if outcome else None})
     return Exit.OK
+
+
+def run_out(runner: Runner, console: Console, node: Node) -> Outcome | None:
+    """Runner.run(). What a restart may help against ends with the exit code of Busy, which systemd starts again after;
+    a state partition that cannot be written does not."""
+    try:
+        return runner.run()
+    except StateError as error:
+        raise _rest(error, console, node) from error
+    except K8rError:
+        raise
+    except Exception as error:
+        log.exception("runner")
+        raise Busy("a mistake in k8r-agent itself", why=f"{type(error).__name__}: {error}",
+                   hint="systemd starts the runner again a few times") from error
+
+
+def _rest(error: StateError, console: Console, node: Node) -> StateError:
+    """Requests that stay in the queue would start the runner again at once, and again."""
+    try:
+        if node.queue.pending():
+            node.stop_unit(PATH_UNIT)
+    except K8rError as other:
+        console.note(f"{PATH_UNIT}: {other}")
+    hint = f"{error.hint}; then: {REMEDY}" if error.hint else REMEDY
+    return StateError(error.what, why=error.why, hint=hint)
 
 
 def log_to_journal(console: Console) -> None:

@@ -69,6 +69,11 @@ class Bus:
         if state == "failed":
             raise BusError(f"{unit} failed", hint=f"journalctl -u {unit}")
 
+    def stop_unit(self, unit: str) -> None:
+        """Ask for it; returns while it stops."""
+        with _mapped(f"{unit} could not be stopped"):
+            self._systemd()["org.freedesktop.systemd1.Manager"].StopUnit(unit, "replace")
+
     def unit_state(self, unit: str) -> str:
         """systemd's ActiveState: active, inactive, failed, activating…"""
         with _mapped(f"the state of {unit} cannot be read"):

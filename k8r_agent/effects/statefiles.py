@@ -16,6 +16,7 @@ VOLATILE = Path("/run/k8r/volatile")
 # Of a file that is being written: never listed. Hidden, because a leftover in queue/ must not start the runner again
 # and again: DirectoryNotEmpty= of systemd.path(5) sees every file but the hidden ones.
 HIDE, TMP = ".", ".tmp"
+_ROOM = 256 << 10  # bytes: with less than that a transaction may come to its end anywhere
 
 _HINTS = {
     errno.ENOSPC: "free space on the state partition (kept manifests, old logs below /var/lib/k8r), then try again",
@@ -55,6 +56,19 @@ class StateDirectory:
 
     def persistent(self) -> bool:
         return self._mounted(self._root)
+
+    def trouble(self) -> tuple[str, str]:
+        try:
+            found = os.statvfs(self.root)
+        except FileNotFoundError:
+            return "", ""  # the volatile one is made when it is first needed
+        except OSError as error:
+            return f"{self.root} cannot be looked at: {error.strerror}", _HINTS.get(error.errno or 0, "")
+        if found.f_flag & os.ST_RDONLY:
+            return "the state partition is read-only", _HINTS[errno.EROFS]
+        if found.f_bfree * found.f_frsize < _ROOM or (found.f_files and not found.f_ffree):
+            return "the state partition is full", _HINTS[errno.ENOSPC]
+        return "", ""
 
     def read(self, name: str) -> bytes | None:
         with self._explained("read", name):

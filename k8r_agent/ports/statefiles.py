@@ -11,6 +11,9 @@ class StateFiles(Protocol):
     def persistent(self) -> bool:
         """False while there is no state partition and the files live in RAM."""
 
+    def trouble(self) -> tuple[str, str]:
+        """Why nothing can be written now, and what to do; two empty strings when something can. Observes only."""
+
     def read(self, name: str) -> bytes | None: ...
 
     def write(self, name: str, data: bytes) -> None:

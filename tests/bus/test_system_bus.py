@@ -82,6 +82,13 @@ class Manager(dbus.service.Object):
         self.units[name].state = "activating"
         GLib.timeout_add(300, lambda: setattr(self.units[name], "state", ENDS[name]))
         return BASE + "/job/1"
+    @dbus.service.method("org.freedesktop.systemd1.Manager", in_signature="ss", out_signature="o")
+    def StopUnit(self, name, mode):
+        if name not in ENDS:
+            raise dbus.DBusException("Unit not found.", name="org.freedesktop.systemd1.NoSuchUnit")
+        self.LoadUnit(name)
+        self.units[name].state = "inactive"
+        return BASE + "/job/2"
     @dbus.service.method("org.freedesktop.systemd1.Manager", out_signature="a(ssssssouso)")
     def ListUnits(self):
         row = lambda name, state: (name, "", "loaded", state, "", "", BASE + "/unit/x", 0, "", "/")
@@ -197,6 +204,14 @@ def test_the_node_is_named_through_hostnamed(bus: Bus, address: str, tmp_path: P
 def test_start_waits_for_the_unit(bus: Bus, systemd: None) -> None:
     bus.start_unit("good.service")
     assert bus.unit_state("good.service") == "active"
+
+
+def test_a_unit_is_stopped(bus: Bus, systemd: None) -> None:
+    bus.start_unit("good.service")
+    bus.stop_unit("good.service")
+    assert bus.unit_state("good.service") == "inactive"
+    with pytest.raises(BusError, match="could not be stopped"):
+        bus.stop_unit("nothing.service")
 
 
 def test_a_unit_that_fails_is_an_error_with_a_hint(bus: Bus, systemd: None) -> None:

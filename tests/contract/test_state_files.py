@@ -117,6 +117,7 @@ def test_ram_is_lost_and_a_killed_process_loses_nothing() -> None:
 def test_the_fake_fails_as_the_real_one(fault: int) -> None:
     files = FakeStateFiles()
     files.fault = fault
+    assert files.trouble()[0].startswith("the state partition is ")
     for call in (files.write, files.append):
         with pytest.raises(StateError, match=os.strerror(fault)):
             call("f", b"x")
@@ -212,7 +213,14 @@ def test_full_and_read_only(small_mount: Path) -> None:
     assert files.read("events.jsonl") == b"1\n"
     assert not (small_mount / ".transaction.json.tmp").exists()
     files.write("transaction.json", b"new")  # the failed one left no space behind
+    assert files.trouble() == ("", "")
+    room = os.statvfs(small_mount)
+    (small_mount / "filler").write_bytes(bytes(room.f_bfree * room.f_frsize - (128 << 10)))
+    assert files.trouble()[0] == "the state partition is full" and "free space" in files.trouble()[1]
+    (small_mount / "filler").unlink()
+    assert files.trouble() == ("", "")
     subprocess.run(["mount", "-o", "remount,ro", str(small_mount)], check=True)
+    assert files.trouble()[0] == "the state partition is read-only" and "reboot" in files.trouble()[1]
     with pytest.raises(StateError, match="Read-only") as failure:
         files.write("transaction.json", b"x")
     assert "journalctl -k" in failure.value.hint

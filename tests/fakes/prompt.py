@@ -37,6 +37,10 @@ class PromptNode(Node):
     complete = False
     slept = 0.0
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stopped: list[str] = []
+
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
         clock = getattr(self.world.machine, "clock", None)
@@ -44,6 +48,9 @@ class PromptNode(Node):
             clock.sleep(seconds)
         if self.runner:
             self.runner()
+
+    def stop_unit(self, unit: str) -> None:
+        self.stopped.append(unit)
 
     def unit_active(self, unit: str) -> bool:
         return self.complete

@@ -35,6 +35,12 @@ class FakeStateFiles:
     def persistent(self) -> bool:
         return self.on_partition
 
+    def trouble(self) -> tuple[str, str]:
+        if not self.fault:
+            return "", ""
+        return ("the state partition is full" if self.fault == errno.ENOSPC else "the state partition is read-only",
+                f"fake: {errno.errorcode[self.fault]}")
+
     def read(self, name: str) -> bytes | None:
         _check(name)
         return self.live.get(name)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,13 @@ def test_without_a_state_partition(prompt: Prompt) -> None:
     prompt.run("status")
     assert "no state partition (e2fsck said 4)" in prompt.out
     assert "in RAM only" in prompt.out
+
+
+def test_a_full_state_partition(prompt: Prompt) -> None:
+    last(prompt, TxnState.RUNNING)
+    prompt.world.files.fault = errno.ENOSPC  # type: ignore[attr-defined]
+    assert advice(prompt).startswith("→ the state partition is full: ") and "systemctl start k8r-runner" in prompt.out
+    assert "! the state partition is full: no task goes on or is started" in prompt.out
 
 
 def test_a_machine_that_is_no_node(prompt: Prompt) -> None:

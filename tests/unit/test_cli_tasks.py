@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,18 @@ from k8r_agent.errors import Exit, NothingToDo, Refused, StepFailed
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.ports.step import RebootRequested, World
-from tests.fakes.bundles import FakeBundles
 from tests.fakes.prompt import Prompt
-from tests.fakes.simple import ToyStep
-
-TASK = 'format = 1\nsummary = "A toy"\nargs = ["source"]\nsteps = ["first", "second"]\npoint_of_no_return = "second"\n'
+from tests.fakes.toytasks import TASK, toy_prompt, toy_steps, update
 
 
 @pytest.fixture
 def steps() -> dict[str, Any]:
-    shared: set[str] = set()
-    return {name: ToyStep(name, shared) for name in ("first", "second")}
+    return toy_steps()
 
 
 @pytest.fixture
 def prompt(tmp_path: Path, steps: dict[str, Any]) -> Prompt:
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    for name in ("update", "reinstall", "rollback", "first-boot"):
-        (tasks / f"{name}.toml").write_text(TASK)
-    (tmp_path / "bundle").mkdir()
-    found = Prompt(tmp_path, steps=steps, tasks=tasks)
-    for slot in Slot:
-        found.world.slots.set_status(slot, SlotStatus(state=SlotState.OK, release=1, digest="aa"))
-    return found
-
-
-def update(prompt: Prompt, *more: str) -> int:
-    return prompt.run("update", str(prompt.tmp / "bundle"), *more)
+    return toy_prompt(tmp_path, steps)
 
 
 def test_a_verb_submits_follows_and_tells_how_it_ended(prompt: Prompt) -> None:
@@ -228,61 +211,6 @@ def test_rollback_finds_the_kept_release(prompt: Prompt) -> None:
     (prompt.tmp / "tasks/rollback.toml").write_text(TASK.replace('"source"', '"source", "release"'))
     assert prompt.run("rollback", "--yes", "--no-wait") == Exit.OK
     assert prompt.node.queue.pending()[0].args == {"source": f"{prompt.tmp}/bundle", "release": "1"}
-
-
-# rescue: update and rollback in the image slot
-
-
-def in_image(prompt: Prompt, **now: Any) -> None:
-    """Release 2 failed in the working slot, release 1 was there before."""
-    boot = prompt.world.boot
-    boot.now = replace(boot.now, **{"current": Slot.IMAGE, "primary": Slot.IMAGE, **now})  # type: ignore[attr-defined]
-    prompt.world.slots.set_status(Slot.WORKING, SlotStatus(state=SlotState.OK, release=2, digest="bb"))
-    for release in (1, 2):
-        prompt.world.slots.keep(release, {"source": f"{prompt.tmp}/bundle\n".encode()})
-    (prompt.tmp / "tasks/rescue.toml").write_text(TASK.replace('"source"', '"source", "release", "force"'))
-
-
-def test_update_writes_the_working_slot_where_there_is_none_to_boot(prompt: Prompt) -> None:
-    in_image(prompt)
-    assert update(prompt) == Exit.USAGE and "add --yes" in prompt.err
-    assert prompt.run("update", str(prompt.tmp / "bundle"), answer="no\n") == Exit.FAILED
-    assert "Lost: everything on the working slot (release 2)" in prompt.err
-    assert not prompt.node.queue.pending()
-    assert update(prompt, "--yes", "--no-wait", "--force") == Exit.OK
-    assert [(r.task, dict(r.args)) for r in prompt.node.queue.pending()] == [
-        ("rescue", {"source": f"{prompt.tmp}/bundle", "force": "yes"})]
-
-
-def test_rollback_writes_the_working_slot_where_there_is_none_to_boot(prompt: Prompt) -> None:
-    in_image(prompt, primary=Slot.WORKING, tries_left=0)
-    prompt.world.bundles = FakeBundles()  # type: ignore[assignment]
-    assert prompt.run("rollback", "--dry-run") == Exit.OK and "rescue: " in prompt.out
-    assert prompt.run("rollback", "--yes", "--no-wait") == Exit.OK
-    assert [(r.task, dict(r.args)) for r in prompt.node.queue.pending()] == [
-        ("rescue", {"source": f"{prompt.tmp}/bundle", "release": "1"})]
-
-
-def test_nothing_is_rescued_that_could_still_boot(prompt: Prompt) -> None:
-    in_image(prompt, primary=Slot.WORKING, tries_left=1)
-    assert update(prompt, "--no-wait") == Exit.OK
-    assert prompt.node.queue.pending()[0].task == "update"  # which its steps then refuse
-
-
-def test_the_timer_never_writes_the_working_slot(prompt: Prompt) -> None:
-    prompt.configure("[update]\nauto = true\n")
-    in_image(prompt)
-    assert update(prompt, "--if-auto", "--no-wait", "--exit-77") == Exit.NOTHING_TO_DO
-    assert "without an operator's word" in prompt.out and not prompt.node.queue.pending()
-
-
-def test_a_rescue_is_asked_for_again_before_it_is_retried(prompt: Prompt) -> None:
-    in_image(prompt)
-    prompt.node.journal.save(Transaction(id="x", task="rescue", steps=("first",), state=TxnState.FAILED,
-                                         args={"source": "/srv", "release": "1"}))
-    assert prompt.run("task", "retry", answer="no\n") == Exit.FAILED
-    assert "release 1 from /srv" in prompt.err
-    assert prompt.run("task", "retry", "--yes") == Exit.OK
 
 
 # task …

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -368,6 +369,19 @@ def test_what_cannot_be_observed_is_not_acted_upon(bench: Bench, error: K8rError
     bench.at(current=IMAGE, primary=WORKING)
     assert bench.run() is None and bench.machine.reboots == 0
     assert str(error) in duties.decide(bench.world, None).why
+
+
+def test_a_reboot_that_cannot_be_counted_is_not_done(bench: Bench) -> None:
+    bench.at(current=IMAGE, primary=WORKING).slot(WORKING)
+    bench.world.files.fault = errno.ENOSPC  # type: ignore[attr-defined]
+    with pytest.raises(StateError, match="No space left"):
+        bench.run()
+    assert bench.machine.reboots == 0 and bench.boot.now.armed is None
+
+
+def test_a_mistake_of_ours_in_a_duty_is_noted_and_no_end(bench: Bench) -> None:
+    bench.world.disks.error = OSError(5, "Input/output error")  # type: ignore[attr-defined]
+    assert bench.run() is None and "Input/output error" in bench.messages()
 
 
 def test_a_rescue_system_does_nothing_by_itself(bench: Bench) -> None:
