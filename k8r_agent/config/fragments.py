@@ -13,7 +13,7 @@ from pathlib import Path
 
 from k8r_agent.config.settings import SECRETS
 from k8r_agent.errors import ConfigError
-from k8r_agent.model.secrets import redact
+from k8r_agent.model.secrets import quoted
 
 MAX_FILE = 256 << 10  # bytes; a larger file is not a configuration
 
@@ -119,7 +119,8 @@ def _statements(lines: list[str], file: Path) -> Iterator[Entry | ConfigError]:
             at += 1
             header = _section(line)
             if header is None:
-                yield ConfigError(f"{line!r} is not a section", where=where, hint='write [name], for example [node]')
+                yield ConfigError(f"{_quoted(line)} is not a section", where=where,
+                                  hint="write [name], for example [node]")
             section = section if header is None else header
         else:
             used, parsed, why = _assignment(lines, at)
@@ -134,7 +135,7 @@ def _quoted(line: str) -> str:
     """Of a secret only its name, however broken it is."""
     key = re.split(r"[\s=]", line, maxsplit=1)[0]
     secret = any(key in (name, name.split(".")[1]) for name in SECRETS)
-    return f"what follows {key}" if secret else repr(redact(line)[:60])
+    return f"what follows {key}" if secret else quoted(line)
 
 
 def _section(line: str) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from k8r_agent.config import legacycluster
 from k8r_agent.config.fragments import Entry, Fragment, read_as
 from k8r_agent.errors import ConfigError
-from k8r_agent.model.secrets import redact
+from k8r_agent.model.secrets import quoted
 
 IMAGE_FILES = ("image.img.xz", "boot.tar.xz")
 ELSEWHERE = {
@@ -77,7 +77,7 @@ def _assignments(text: str, file: Path) -> Iterator[Entry | ConfigError]:
         where = f"{file}:{start + 1}"
         match = _ASSIGNMENT.fullmatch(line)
         if not match:
-            yield ConfigError(f"{redact(line)[:60]!r} is not an assignment", where=where,
+            yield ConfigError(f"{quoted(line)} is not an assignment", where=where,
                               why="the file is read as data, its commands are not run", hint='write NAME="value"')
             continue
         raw = match[2]

@@ -10,6 +10,7 @@ from k8r_agent.config.fragments import Entry, Fragment
 from k8r_agent.config.settings import Settings
 from k8r_agent.config.table import BY_NAME, SECTIONS, TABLE
 from k8r_agent.errors import ConfigError
+from k8r_agent.model.secrets import scrub
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,15 @@ def merge(fragments: Iterable[Fragment]) -> Loaded:
             except ConfigError as problem:
                 problems.append(problem)
     problems += conflicts(values, origin)
-    return Loaded(settings=_settings(values), origin=origin, files=tuple(files), problems=tuple(problems),
-                  notes=tuple(notes))
+    return Loaded(settings=_settings(values), origin=origin, files=tuple(files),
+                  problems=tuple(map(_scrubbed, problems)), notes=tuple(map(scrub, notes)))
+
+
+def _scrubbed(problem: ConfigError) -> ConfigError:
+    """A secret may have been written where another value belongs."""
+    clean = ConfigError(scrub(problem.what), why=scrub(problem.why), hint=scrub(problem.hint))
+    clean.where = problem.where
+    return clean
 
 
 def _value(entry: Entry) -> object:

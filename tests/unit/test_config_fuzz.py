@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from k8r_agent.config import fragments, legacy, merge, toml
 from k8r_agent.config.table import TABLE, toml_text
 
+TOKEN = "abcdef.0123456789abcdef"
 PIECES = st.sampled_from([
     "[node]", "[access]", "[[node]]", "[", "]", "hostname", " = ", '"', "'", '"""', "\n", "\n", "#", "true", "4GiB",
     '"4GiB"', "{", "}", ",", "authorized_keys = [", "\\", "\r", "\t", "node.role = 'worker'", "1979-05-27", "$(x)",
-    "`", "${A}", "HTTP_IMAGE_URL=", "export A=", "\0", "é",
+    "`", "${A}", "HTTP_IMAGE_URL=", "KUBEADM_JOIN_STRING=", "kubeadm join", " --token ", " --token=", TOKEN,
+    "TOKEN_TTL=", "h:6443", " --discovery-token-ca-cert-hash ", "[kubernetes]", "join_token", "taints = []",
+    "pod_cidr", "10.0.0.0/8", "CNI_TYPE=", "export A=", "\0", "é",
 ])
 TEXTS = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=30).map("".join))
 
@@ -23,6 +26,8 @@ TEXTS = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=30).map("".jo
 def test_no_file_is_a_crash(text: str) -> None:
     for parse in (fragments.parse, legacy.parse):
         loaded = merge.merge([parse(text, Path("f"))])
+        assert not any(TOKEN[7:] in f"{problem} {problem.hint}" for problem in loaded.problems), loaded.problems
+        assert TOKEN[7:] not in str(loaded.notes)
         for row in TABLE:  # and what came out of it can be shown
             toml_text(row, getattr(getattr(loaded.settings, row.section), row.key))
 

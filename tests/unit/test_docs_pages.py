@@ -74,8 +74,9 @@ def test_no_page_names_a_verb_or_key_that_does_not_exist(page: Path) -> None:
 
 def sources() -> list[Path]:
     kinds = (ROOT / "k8r_agent", ROOT / "units", ROOT / "etc", ROOT / "debian")
+    endings = ("", ".py", ".toml", ".service", ".timer", ".path", ".postinst", ".prerm")
     return [path for top in kinds for path in sorted(top.rglob("*"))
-            if path.is_file() and path.suffix in ("", ".py", ".service", ".timer", ".path", ".postinst", ".prerm")
+            if path.is_file() and path.suffix in endings
             and "k8r-agent/" not in str(path.relative_to(ROOT))]
 
 
