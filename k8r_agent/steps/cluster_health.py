@@ -20,6 +20,7 @@ from k8r_agent.ports.step import World
 from k8r_agent.steps import membership
 
 BEFORE = "cluster-before"  # fact: names of the checks that were good before the reinstall, space separated
+PATIENT = "--request-timeout=20s"  # a packet filter that drops packets would cost minutes
 _LOOK = 3.0  # seconds between looks
 
 
@@ -52,7 +53,7 @@ def good(world: World) -> str:
 
 
 def _api(world: World) -> Found:
-    said = world.cluster.kubectl(["get", "--raw", "/readyz"], who=As.ADMIN)
+    said = world.cluster.kubectl(["get", "--raw", "/readyz", PATIENT], who=As.ADMIN)
     return Found(name="api-server", ok=said.code == 0, detail=_line(said.stdout if said.code == 0 else said.stderr))
 
 
@@ -62,7 +63,7 @@ def _etcd(world: World) -> Found:
 
 
 def _node(world: World, found: Membership) -> Found:
-    said = world.cluster.kubectl(["get", "node", found.node_name, "-o", "json"])
+    said = world.cluster.kubectl(["get", "node", found.node_name, "-o", "json", PATIENT])
     if said.code:
         outside = not found.control_plane and not world.cluster.probe(found.endpoint).reachable
         why = f"{found.endpoint} does not answer" if outside else _line(said.stderr)

@@ -54,14 +54,26 @@ def come_back(world: World, found: Membership) -> None:
 def join(world: World, found: Membership, secret: JoinSecret) -> None:
     """With a bootstrap token. `found` says as what; an interrupted join that had come through is only completed."""
     found = replace(found, endpoint=secret.endpoint, ca_hash=found.ca_hash or secret.ca_hashes[0])
+    if found.control_plane:
+        return _join_control_plane(world, found, secret)
     if _came_through(world, found):
         return
-    again = _begin(world, found)
-    if found.control_plane:
-        world.cluster.keep_etcd()
-    ignored = _ignored(world, again=again) if found.control_plane else []
-    _run(world, ["join", *ignored], kubeadm_input.join(world, found, secret), patience.JOIN, clean=True)
+    _begin(world, found)
+    _run(world, ["join"], kubeadm_input.join(world, found, secret), patience.JOIN, clean=True)
     membership.enter(world, _with_ca(world, found))
+
+
+def _join_control_plane(world: World, found: Membership, secret: JoinSecret) -> None:
+    """What the cluster was made with is asked of the cluster, so that this node can come back by itself."""
+    if world.cluster.etcd_kept() and membership.of(world) is None:
+        raise Refused("the node does not join", why="the state partition holds the data of an etcd, and nothing says "
+                      "of which cluster", hint="k8r-recovery(7)")
+    again = _begin(world, found)
+    world.cluster.keep_etcd()
+    _run(world, ["join", *_ignored(world, again=again)], kubeadm_input.join(world, found, secret), patience.JOIN,
+         clean=True)
+    found = replace(_with_ca(world, found), configuration=kubeadm_input.founded_elsewhere(world))
+    membership.enter(world, found)
 
 
 def _came_through(world: World, found: Membership) -> bool:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from k8r_agent.cluster import kubeadmconfig, patience, version
-from k8r_agent.cluster.kubeadmconfig import API_PORT, Machine
+from k8r_agent.cluster.kubeadmconfig import API_PORT, Founding, Machine
+from k8r_agent.errors import ClusterError
 from k8r_agent.model.cluster import JoinSecret, Membership
+from k8r_agent.ports.cluster import As
 from k8r_agent.ports.step import World
 
 
@@ -31,6 +36,21 @@ def join(world: World, found: Membership, secret: JoinSecret) -> str:
     return kubeadmconfig.join(
         world.settings.kubernetes, kubeadm=version.parse(world.cluster.tools().kubeadm), secret=secret,
         control_plane=found.control_plane, machine=_machine(world, found))
+
+
+def founded_elsewhere(world: World) -> str:
+    """What the cluster that this control-plane node has just joined was made with, as kubeadm keeps it there
+    (ConfigMap kubeadm-config). Raises ClusterError."""
+    asked = ["get", "configmap", "kubeadm-config", "--namespace=kube-system", "--output=json"]
+    said = world.cluster.kubectl(asked, who=As.ADMIN)
+    try:
+        text = json.loads(said.stdout)["data"]["ClusterConfiguration"]
+    except (ValueError, KeyError, TypeError):
+        raise ClusterError("how the cluster was made cannot be read", why=said.stderr.strip()[-300:]) from None
+    found = {key: match[1] for key in ("controlPlaneEndpoint", "podSubnet", "serviceSubnet")
+             if (match := re.search(rf"^\s*{key}:\s*[\"']?([^\s\"']+)", text, re.MULTILINE))}
+    return Founding(endpoint=found.get("controlPlaneEndpoint", ""), pod_cidr=found.get("podSubnet", ""),
+                    service_cidr=found.get("serviceSubnet", "")).to_json()
 
 
 def _machine(world: World, found: Membership) -> Machine:

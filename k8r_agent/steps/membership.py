@@ -189,4 +189,5 @@ def answers_as_itself(world: World, found: Membership) -> bool:
         _assert_same(read(paths.CA) or b"", found)
     except ClusterError:
         return False
-    return world.cluster.kubectl(["get", "node", found.node_name, "-o", "name"]).code == 0
+    return world.cluster.kubectl(["get", "node", found.node_name, "-o", "name",
+                                  "--request-timeout=20s"]).code == 0

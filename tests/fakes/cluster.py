@@ -166,8 +166,8 @@ class FakeCluster:
         return durable, json.dumps(outside), now
 
     def violated(self) -> str:
-        """A cluster's data is there for ever, and stays that cluster's."""
-        data = self.files.read(MEMBER) if self.files.persistent() else self.data.encode()
+        """A cluster's data that was durable once is there for ever, and stays that cluster's."""
+        data = self.files.medium.get(MEMBER) if self.files.persistent() else self.data.encode()
         if data is None:
             return "etcd's data is gone" if self.data else ""
         if self.data and json.loads(data)["cluster"] != json.loads(self.data)["cluster"]:
@@ -299,12 +299,22 @@ class FakeCluster:
         if node and node["ready"]:
             return Result(1, "", f'error execution phase kubelet-start: a Node with name "{self.host}" and status '
                                  '"Ready" already exists in the cluster')
+        if '"controlPlane"' in config:
+            self._join_control_plane(api)
         self._write(f"{PKI}/ca.crt", api.ca)
         self._configured()
         self._write(f"{ETC}/kubelet.conf", b"kubelet of " + ca_hashes(api.ca)[0].encode())
         self.start_kubelet()
         self.point("kubeadm:join:after")
         return Result(0, "This node has joined the cluster", "")
+
+    def _join_control_plane(self, api: FakeApi) -> None:
+        """The authority comes from the cluster, and etcd's data from the other members."""
+        self._certificates()
+        self._write(f"{ETC}/admin.conf", b"admin")
+        self._save(json.dumps(api.data, sort_keys=True))
+        for pod in STATIC_PODS:
+            self._write(f"{MANIFESTS}/{pod}.yaml", f"{pod}:v{self.version}".encode())
 
     def _configured(self) -> None:
         self._write(f"{KUBELET}/config.yaml", b"kind: KubeletConfiguration\n")

@@ -11,6 +11,14 @@ from k8r_agent.ports.commands import Result
 OK, NOT_FOUND = 0, 1
 _METHODS = {"get": "GET", "create": "POST", "replace": "PUT", "delete": "DELETE"}
 
+CONFIGURATION = """controlPlaneEndpoint: 192.0.2.10:6443
+kind: ClusterConfiguration
+networking:
+  dnsDomain: cluster.local
+  podSubnet: 10.244.0.0/16
+  serviceSubnet: 10.96.0.0/12
+"""
+
 
 def fresh(cluster: str) -> dict[str, Any]:
     return {"cluster": cluster, "version": 1, "nodes": {}, "objects": {}}
@@ -62,6 +70,8 @@ class FakeApi:
         if words[:2] == ["get", "pods"] and "--selector=component=kube-apiserver" in words:
             image = f"registry.k8s.io/kube-apiserver:v{self.version}"
             return Result(OK, json.dumps({"items": [{"spec": {"containers": [{"image": image}]}}]}), "")
+        if words[:3] == ["get", "configmap", "kubeadm-config"]:
+            return Result(OK, json.dumps({"data": {"ClusterConfiguration": CONFIGURATION}}), "")
         if words[:2] == ["get", "pods"]:
             return Result(OK, json.dumps({"items": []}), "")
         if words[:2] in (["get", "nodes"], ["get", "node"]):

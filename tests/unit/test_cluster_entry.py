@@ -218,6 +218,21 @@ def test_a_new_certificate_of_the_kubelet_is_followed_a_damaged_one_is_not() -> 
         assert store.kept(found.files, paths.CLIENT) == kept
 
 
+def test_a_second_control_plane_joins_and_comes_back_as_the_member_that_it_was() -> None:
+    key = "0" * 64
+    found = node(replace(JOINER, certificate_key=key), outside=Outside(), role="control-plane")
+    assert tried(found).state.value == "done"
+    known = membership.of(found.world())
+    assert known is not None and known.control_plane and not known.founder
+    assert '"pod_cidr": "10.244.0.0/16"' in known.configuration
+    data = found.files.read("cluster/etcd/member")
+    found.shut_down()
+    asked(found, "update", source="release-2").session()
+    found.shut_down()
+    assert reinstalled(found).state.value == "done"
+    assert found.cluster.made[-1].startswith("init ") and found.files.read("cluster/etcd/member") == data
+
+
 # the secret
 
 
