@@ -4,6 +4,8 @@ PYTEST   := $(PYTHON) -m pytest
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 RUFF     := ruff==0.17.5
 MYPY     := mypy==2.4.1
+ATHERIS  := atheris==3.0.0
+TIME     := 60
 BUILD    := build
 # Root's home is another one: what was built as a user is found there too.
 CACHED   := env XDG_CACHE_HOME=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)
@@ -23,7 +25,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
             shellcheck gpg
 
-.PHONY: help deps venv deb images image kubernetes demo quick test nodes e2e lint bench clean
+.PHONY: help deps venv deb images image kubernetes demo quick test nodes e2e fuzz record sectors replay lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -77,6 +79,27 @@ nodes: images ## every story of the virtual nodes, also the long ones: cuts, dea
 
 e2e: $(BUILD)/.kubernetes-images ## virtual nodes with a real Kubernetes: init, join, reinstall, upgrade (< 30 min)
 	$(SUDO) $(CACHED) $(PYTEST) --durations=15 tests/kube
+
+# Recorded lives of virtual nodes: LOADER-TABLE. Each takes a quarter of an hour to make, and up to 4 GB.
+RECORDS  := systemd-boot-gpt grub-gpt systemd-boot-dos
+STATES   := 40
+SEED     := 1
+
+$(BUILD)/record/%/digests.json: | images
+	$(SUDO) $(PYTHON) -m tests.lab.record $(BUILD) $(shell echo $* | sed 's/-\([a-z]*\)$$/ \1/')
+
+record: $(RECORDS:%=$(BUILD)/record/%/digests.json) ## every write of a node's life, for `make sectors` and `make replay`
+
+sectors: record ## judge every disk that a power cut could have left of the recorded lives, without booting it
+	$(SUDO) $(PYTHON) -m tests.lab.sectors $(RECORDS:%=$(BUILD)/record/%)
+
+replay: record ## boot STATES=n of those disks of each recorded life (SEED=s; goes on where it was stopped)
+	for record in $(RECORDS); do \
+	  $(SUDO) $(PYTHON) -m tests.lab.reboots $(BUILD)/record/$$record --states $(STATES) --seed $(SEED) || exit 1; done
+
+fuzz: venv ## coverage-guided fuzzing of everything that reads foreign bytes, for TIME=60 seconds
+	.venv/bin/pip install --quiet --disable-pip-version-check '$(ATHERIS)'
+	.venv/bin/python -m tests.fuzz --time $(TIME)
 
 lint: venv ## ruff, mypy --strict, shellcheck and the house rules
 	$(PYTEST) -q tests/test_floors.py tests/test_linters.py

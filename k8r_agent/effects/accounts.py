@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
+from k8r_agent.model import strictjson
+
 FORMAT = 1
 FIRST, LAST = 1000, 59999  # Debian policy 9.2: dynamically allocated user accounts
 _PASSWD, _SHADOW, _GROUP, _GSHADOW = 7, 9, 4, 4  # fields of a line
@@ -41,7 +43,7 @@ class Accounts:
     def from_json(cls, data: bytes) -> Accounts:
         """Raises ValueError on anything else. Unknown keys of a later agent are ignored."""
         try:
-            record = json.loads(data)
+            record = strictjson.loads(data)
             users = tuple(User(name=u["name"], uid=int(u["uid"]), gid=int(u["gid"]), gecos=u["gecos"], home=u["home"],
                                shell=u["shell"], shadow=tuple(u["shadow"]), groups=tuple(u["groups"]))
                           for u in record["users"])

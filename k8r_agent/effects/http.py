@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Patience:
 
     connect: float = 10.0
     read: float = 30.0
+    header: float = 60.0  # until an answer's header is complete
     stall: float = 60.0
     stall_bytes: int = 64 << 10
     attempts: int = 8  # in a row without progress
@@ -53,10 +55,14 @@ class Http:
         self.patience = patience or Patience()
         self._sleep = sleep
         self._requests = requests
-        self._session = requests.Session()
-        self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "k8r-agent"})
+        self._session = self._new_session()
         self._verify: str | bool = ca_file or True
         self.transferred = 0
+
+    def _new_session(self) -> Any:
+        session = self._requests.Session()
+        session.headers.update({"Accept-Encoding": "identity", "User-Agent": "k8r-agent"})
+        return session
 
     def close(self) -> None:
         self._session.close()
@@ -118,7 +124,7 @@ class Http:
         """One GET, redirects followed. Raises Retry for what may pass, FetchError for what will not."""
         url = urljoin(self.prefix, name)
         for _ in range(self.patience.redirects + 1):
-            response = self._get(url, headers)
+            response = self._get_in_time(url, headers)
             if response.status_code not in _REDIRECTS:
                 break
             target = urljoin(url, response.headers.get("Location", ""))
@@ -139,6 +145,7 @@ class Http:
     def pieces(self, answer: Answer, limit: int, deadline: float) -> Iterator[bytes]:
         """At most `limit` bytes of the body as they come. Raises Retry when the transfer stalls or breaks."""
         since, arrived = time.monotonic(), 0
+        answer.pace(self.patience.stall, self.patience.stall_bytes)
         while limit > 0:
             try:
                 data = answer.read1(min(_PIECE, limit))
@@ -157,6 +164,27 @@ class Http:
                     raise Retry(f"the transfer stalls: {arrived} bytes in {now - since:.0f} s")
                 since, arrived = now, 0
             yield data
+
+    def _get_in_time(self, url: str, headers: Mapping[str, str]) -> Any:
+        """A header may come letter by letter, or be announced again and again (100 Continue): each read is in time,
+        and http.client reads for ever. A thread that is stuck there is left behind, with its connection."""
+        ended: list[Any] = []
+
+        def work() -> None:
+            try:
+                ended.append(self._get(url, headers))
+            except BaseException as error:  # for the thread that waits
+                ended.append(error)
+
+        thread = threading.Thread(target=work, name="http", daemon=True)
+        thread.start()
+        thread.join(self.patience.header)
+        if not ended:
+            self._session = self._new_session()
+            raise Retry(f"the answer has no end of its header after {self.patience.header:g} s")
+        if isinstance(ended[0], BaseException):
+            raise ended[0]
+        return ended[0]
 
     def _get(self, url: str, headers: Mapping[str, str]) -> Any:
         errors = self._requests.exceptions

@@ -38,6 +38,28 @@ class Range:
     size: int | None
 
 
+class _Paced:
+    """A socket that is not waited for for ever. http.client reads lines (of a chunk's length, of what follows the last
+    one) until they end, and a server that sends a letter now and then never runs into the timeout of one read."""
+
+    def __init__(self, socket: Any, seconds: float, least: int) -> None:
+        self._socket, self._seconds, self._least = socket, seconds, least
+        self._since, self._arrived = time.monotonic(), 0
+
+    def recv_into(self, buffer: Any, *more: Any) -> int:
+        count: int = self._socket.recv_into(buffer, *more)
+        now = time.monotonic()
+        self._arrived += count
+        if now - self._since > self._seconds:
+            if self._arrived < self._least:
+                raise TimeoutError(f"it stalls: {self._arrived} bytes in {now - self._since:.0f} s")
+            self._since, self._arrived = now, 0
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     response: Any
@@ -58,6 +80,12 @@ class Answer:
     def length(self) -> int | None:
         text = self.header("Content-Length")
         return int(text) if text.isascii() and text.isdigit() else None
+
+    def pace(self, seconds: float, least: int) -> None:
+        """From now on reading raises TimeoutError when fewer than `least` bytes arrive in `seconds`, of whatever."""
+        stream = self.response.raw._original_response.fp
+        if stream is not None:  # None: there is no body
+            stream.raw._sock = _Paced(stream.raw._sock, seconds, least)
 
     def read1(self, amount: int) -> bytes:
         """What one read of the socket gives. urllib3's own read() waits until all of `amount` is there, so that a

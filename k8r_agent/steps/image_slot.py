@@ -12,7 +12,7 @@ from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.image.manifest import NAME as MANIFEST
 from k8r_agent.image.manifest import SIGNATURE
 from k8r_agent.image.readback import PIECE
-from k8r_agent.model import superblock
+from k8r_agent.model import strictjson, superblock
 from k8r_agent.model.bundle import Chunk, ImageIndex
 from k8r_agent.model.layout import IMAGE, WORKING, Partition
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
@@ -77,7 +77,7 @@ def kept_boot_digest(world: World, release: int) -> str:
     """assets_digest() of the release's boot assets, "" when it is not kept."""
     raw = world.slots.kept(release, BOOT)
     try:
-        return str(json.loads(raw)["digest"]) if raw else ""
+        return str(strictjson.loads(raw)["digest"]) if raw else ""
     except (ValueError, KeyError, TypeError):
         return ""
 

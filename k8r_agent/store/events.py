@@ -6,12 +6,12 @@ closed off before the next append. Two files bound the size; a line that a cut l
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from k8r_agent.errors import StateError
+from k8r_agent.model import strictjson
 from k8r_agent.model.txn import Event
 from k8r_agent.ports.statefiles import StateFiles
 
@@ -70,9 +70,7 @@ def as_dict(event: Event) -> dict[str, Any]:
 
 def _encode(event: Event, number: int) -> bytes:
     body = {**as_dict(event), "n": number, "message": event.message[:_MESSAGE]}
-    text = json.dumps(body, ensure_ascii=False, sort_keys=True)
-    return json.dumps({**body, "crc": f"{zlib.crc32(text.encode()):08x}"}, ensure_ascii=False,
-                      sort_keys=True).encode() + b"\n"
+    return strictjson.dumps({**body, "crc": f"{zlib.crc32(strictjson.dumps(body)):08x}"}) + b"\n"
 
 
 def _decode(raw: bytes) -> Iterator[tuple[int, Event]]:
@@ -88,13 +86,12 @@ def _line(line: bytes) -> tuple[int, Event] | None:
     if not line:
         return None
     try:
-        body = json.loads(line.decode())
+        body = strictjson.loads(line)
         crc = body.pop("crc")
-        text = json.dumps(body, ensure_ascii=False, sort_keys=True)
-        if crc != f"{zlib.crc32(text.encode()):08x}":
+        if crc != f"{zlib.crc32(strictjson.dumps(body)):08x}":
             return None
         fields = {k: body[k] for k in Event.__dataclass_fields__ if k in body}
         return int(body["n"]), Event(**{**fields, "time": float(body["time"]),
                                         "duration": float(body.get("duration", 0))})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -7,12 +7,12 @@ over at every start.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from k8r_agent.errors import StateError
+from k8r_agent.model import strictjson
 from k8r_agent.ports.statefiles import StateFiles
 
 QUARANTINE = "quarantine"
@@ -24,7 +24,7 @@ class Damaged(StateError):
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True).encode() + b"\n"
+    return strictjson.dumps(record, indent=1) + b"\n"
 
 
 def load(files: StateFiles, name: str, *, format_now: int, quarantine: bool = True) -> dict[str, Any] | None:
@@ -33,11 +33,11 @@ def load(files: StateFiles, name: str, *, format_now: int, quarantine: bool = Tr
     if raw is None:
         return None
     try:
-        record = json.loads(raw.decode())
+        record = strictjson.loads(raw)
         number = record["format"]
         if not isinstance(number, int) or isinstance(number, bool):
             raise ValueError(f"format is {number!r}")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise damaged(files, name, raw, error, quarantine=quarantine) from None
     if number > format_now + 1 or number < max(1, format_now - 1):
         raise StateError(f"{name} has format {number}", why=f"this release reads {max(1, format_now - 1)} to "

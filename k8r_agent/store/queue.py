@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from k8r_agent.errors import StateError, UsageError
+from k8r_agent.model import strictjson
 from k8r_agent.model.txn import Request
 from k8r_agent.ports.statefiles import StateFiles
 from k8r_agent.store import jsonfile
@@ -41,7 +41,8 @@ class Queue:
         """Durable on return. Raises UsageError for what next() would refuse."""
         raw = jsonfile.encode(record_of(request))
         try:
-            parse(raw, request.id)
+            if parse(raw, request.id).args != dict(request.args):
+                raise ValueError("an argument is not valid UTF-8")
         except ValueError as error:
             raise UsageError("this request cannot be queued", why=str(error)) from None
         self._files.write(f"{DIRECTORY}/{request.id}.json", raw)
@@ -95,8 +96,8 @@ def parse(raw: bytes, name: str) -> Request:
     if len(raw) > LIMIT:
         raise ValueError(f"larger than {LIMIT} bytes")
     try:
-        record = json.loads(raw.decode())
-    except (ValueError, RecursionError) as error:
+        record = strictjson.loads(raw)
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(record, dict) or record.get("format") not in (FORMAT, FORMAT + 1):
         raise ValueError(f"not a request of format {FORMAT}")

@@ -22,6 +22,7 @@ from k8r_agent.steps import duties
 from k8r_agent.store.journal import Journal
 from tests.crash.explorer import invariants
 from tests.crash.scenarios import MakeLoader, asked, fresh, last, reinstalled, settled, updated
+from tests.fakes.bootfiles import FakeBootFiles
 from tests.fakes.loaders import LOADERS
 from tests.fakes.world import FakeNode
 
@@ -32,15 +33,28 @@ TASKS: dict[str, tuple[Callable[[MakeLoader], FakeNode], dict[str, str], int]] =
     "reinstall": (lambda at: asked(updated(at), "reinstall"), {}, 2),
     "rollback": (lambda at: asked(reinstalled(at), "rollback", source="release-1"), {"source": "release-1"}, 1),
 }
+
+
+def _state(number: int, point: str) -> K8rError:
+    return StateError("cannot write to the state partition", why=os.strerror(number), hint="free space on it")
+
+
+def _boot(number: int, point: str) -> K8rError:
+    """What is overwritten in place finds its room."""
+    if number == errno.ENOSPC and point.endswith((":put-before", ":put-half", ":put-cached")):
+        return Refused("the boot partition is full", hint="remove what does not belong to k8r")
+    return BootError("cannot write to the boot partition", why=os.strerror(errno.EIO))
+
+
+def _disk(number: int, point: str) -> K8rError:
+    return DiskError("cannot write", why=os.strerror(number))
+
+
 # Which points belong to which device, and what its writing calls raise.
-DEVICES: dict[str, tuple[tuple[str, ...], Callable[[int], K8rError]]] = {
-    "the state partition": (("files:",), lambda number: StateError(
-        "cannot write to the state partition", why=os.strerror(number), hint="free space on it")),
-    "the boot partition": (("boot:", "efi:"), lambda number: Refused(
-        "the boot partition is full", hint="remove what does not belong to k8r") if number == errno.ENOSPC
-        else BootError("cannot write to the boot partition", why=os.strerror(number))),
-    "the disk": (("disk:", "table:", "mkfs:", "grow:", "mount:"), lambda number: DiskError(
-        "cannot write", why=os.strerror(number))),
+DEVICES: dict[str, tuple[tuple[str, ...], Callable[[int, str], K8rError]]] = {
+    "the state partition": (("files:",), _state),
+    "the boot partition": (("boot:", "efi:"), _boot),
+    "the disk": (("disk:", "table:", "mkfs:", "grow:", "mount:"), _disk),
 }
 SESSIONS = 40
 
@@ -65,7 +79,21 @@ class Fault:
             return
         self.met += 1
         if self.met - 1 == self.at or (self.lasting and self.met > self.at):
-            raise error(self.number)
+            if name.startswith("boot:"):
+                self._settle(node)
+            raise error(self.number, name)
+
+
+    def _settle(self, node: FakeNode) -> None:
+        """After a failed write Linux takes the pages for clean: who reads with the cache dropped, as the agent does,
+        sees what the medium has, which is the old or the new."""
+        files = node.loader.files
+        assert isinstance(files, FakeBootFiles)
+        if self.at % 2:
+            files._flush()
+        else:
+            files.pending.clear()
+            files.live = dict(files.medium)
 
 
 def drive(node: FakeNode, fault: Fault) -> Outcome | None:

@@ -35,6 +35,8 @@ class Behaviour:
     wrong-total   206 that says the file is one byte longer
     gzip          claims Content-Encoding: gzip
     no-length     chunked encoding, no Content-Length
+    letters       `raw`, then one letter every `delay` seconds, for ever
+    again         `raw` every `delay` seconds, for ever
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Behaviour:
     retry_after: str = ""
     location: str = ""
     delay: float = 0.5
+    raw: bytes = b""
 
 
 @dataclass
@@ -98,6 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _answer(self, how: Behaviour) -> None:
+        if how.kind in ("letters", "again"):
+            return self._for_ever(how)
         if how.kind == "status":
             return self._plain(how.status, b"no", {"Retry-After": how.retry_after} if how.retry_after else {})
         if how.kind == "redirect":
@@ -159,6 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.site.served += len(piece)
                 if self.site.rate and self.site.stop.wait(len(piece) / self.site.rate):
                     return
+
+    def _for_ever(self, how: Behaviour) -> None:
+        self.close_connection = True
+        self.wfile.write(how.raw)
+        while not self.site.stop.wait(how.delay):
+            self.wfile.write(how.raw if how.kind == "again" else b"a")
 
     def _trickle(self, body: bytes, delay: float) -> None:
         for byte in body:

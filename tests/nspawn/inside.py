@@ -142,6 +142,35 @@ def check() -> dict[str, Any]:
             "log": run("journalctl", "-b", "--no-pager", "-u", "k8r-update*").splitlines()[-30:]}
 
 
+STRANGER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+# Not /boot/firmware: a FAT gets its modes (0700) from the mount, and here it is a plain directory.
+PLACES = ("/var/lib/k8r", "/run/k8r", "/etc/k8r", "/usr/lib/k8r", "/var/cache/k8r")
+
+
+def stranger() -> dict[str, Any]:
+    """Somebody with an account and nothing else. What is public says so: the file's mode, not its place."""
+    verbs = ("update /srv/bundle", "reinstall --yes", "rollback --yes", "confirm --force", "reboot --yes",
+             "first-boot", "task cancel", "task retry", "runner", "identity capture", "slot verify", "boot confirm")
+    codes = {verb: subprocess.run([*STRANGER, "k8r-agent", *verb.split()], capture_output=True, check=False,
+                                  stdin=subprocess.DEVNULL, timeout=60).returncode for verb in verbs}
+    os.makedirs("/var/lib/k8r/queue", mode=0o700, exist_ok=True)
+    before = sorted(os.listdir("/var/lib/k8r/queue"))
+    forged = "/var/lib/k8r/queue/20990101T000000.000000Z-ffff.json"
+    writes = {what: ok(*STRANGER, *command) for what, command in {
+        "a request": ("touch", forged), "a link": ("ln", "-s", "/etc/shadow", forged),
+        "the cancel": ("touch", "/var/lib/k8r/cancel"), "a setting": ("touch", "/etc/k8r/conf.d/x.toml"),
+        "a hook": ("mkdir", "-p", "/etc/k8r/hooks/update/before-disarm"),
+        "progress": ("touch", "/run/k8r/progress.json"),
+        "the poller's word": ("touch", "/run/k8r-check/newer"), "the lock": ("sh", "-c", "exec 9<>/run/k8r/lock"),
+        "the runner": ("systemctl", "--no-ask-password", "start", "k8r-runner.service")}.items()}
+    places = [place for place in PLACES if os.path.isdir(place)]
+    found = run(*STRANGER, "find", *places, "-type", "f", "-readable").splitlines()
+    return {"codes": codes, "writes": writes, "queue": sorted(set(os.listdir("/var/lib/k8r/queue")) - set(before)),
+            "writable": [line for line in run(*STRANGER, "find", *places, "-writable").splitlines()
+                         if "Permission denied" not in line and not os.path.islink(line)],
+            "readable": [line for line in found if "Permission denied" not in line]}
+
+
 def package() -> dict[str, Any]:
     """The maintainer scripts, with and without a running transaction."""
     journal = Path("/var/lib/k8r/transaction.json")

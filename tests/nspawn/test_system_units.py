@@ -47,7 +47,7 @@ def node(tree: Path, key: str, tmp_path_factory: pytest.TempPathFactory) -> Cont
 @pytest.fixture(scope="module")
 def first(node: Container) -> dict[str, Any]:
     """Nothing is kept yet; people come, and the node is switched off."""
-    return node.boot("units", "identity", "verify", "security", "sandbox", "people", "package")
+    return node.boot("units", "identity", "verify", "security", "people", "stranger", "sandbox", "package")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,22 @@ def test_the_package_waits_for_the_transaction(first: dict[str, Any]) -> None:
     seen = first["package"]
     assert not any(seen["busy"].values()) and seen["idle"] and seen["forced"]
     assert set(seen["enabled"].values()) == {"enabled"}
+
+
+def test_a_stranger_can_ask_for_nothing(first: dict[str, Any]) -> None:
+    seen = first["stranger"]
+    assert not any(seen["writes"].values()), seen["writes"]
+    assert seen["queue"] == [] and seen["writable"] == []
+    codes = dict(seen["codes"])
+    assert codes.pop("boot confirm") != 0 and set(codes.values()) == {2}, ("root is needed", codes)
+
+
+def test_a_stranger_reads_no_secret(first: dict[str, Any]) -> None:
+    """The keys that may log in are no secret: sshd reads them as the user, and the programs and facts are public."""
+    readable = first["stranger"]["readable"]
+    assert not [path for path in readable if path.startswith(("/var/lib/k8r", "/var/cache/k8r"))]
+    assert not [path for path in readable if path.startswith("/run/k8r/")
+                and not path.startswith(("/run/k8r/boot", "/run/k8r/authorized_keys/", "/run/k8r/progress"))], readable
 
 
 def test_a_fresh_system_is_the_same_node(first: dict[str, Any], second: dict[str, Any]) -> None:

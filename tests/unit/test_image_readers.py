@@ -234,6 +234,7 @@ def test_a_torn_superblock_is_not_copied() -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_no_other_bytes_are_a_signature(data: bytes) -> None:
     class Nothing:
         def run(self, *args: object, **more: object) -> object:

@@ -41,7 +41,8 @@ def test_requests_come_back_oldest_first() -> None:
     assert queue.requests() == (later,)
 
 
-@pytest.mark.parametrize("fields", [{"task": "../x"}, {"task": "Update"}, {"task": ""}, {"args": {"a": "x" * LIMIT}}])
+@pytest.mark.parametrize("fields", [{"task": "../x"}, {"task": "Update"}, {"task": ""}, {"args": {"a": "x" * LIMIT}},
+                                    {"args": {"source": "/srv/\udcff"}}])
 def test_what_would_be_refused_cannot_be_queued(fields: dict[str, object]) -> None:
     files = FakeStateFiles()
     with pytest.raises(UsageError):
