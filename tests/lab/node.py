@@ -115,10 +115,11 @@ class Node:
         argv += ["-blockdev", f"driver=raw,node-name={top},file={source},cache.no-flush={flush},discard=unmap"]
         if drive.bus == "usb":
             return [*argv, "-device", f"usb-storage,bus=usb.0,id=disk{number},drive={top},bootindex={number}"]
-        # QEMU 7.2 may log "write zeroes" in two parts with others in between, which nobody can read.
-        zeroes = "off" if drive.log else "on"
-        return [*argv, "-device", f"virtio-blk-pci,id=disk{number},drive={top},serial=lab{number},bootindex={number},"
-                                  f"write-zeroes={zeroes}"]
+        # QEMU 7.2 may log "write zeroes" in two parts with others in between, which nobody can read; and the log's own
+        # header makes a merged write one of more pieces than the host takes at once: an I/O error.
+        plain = ",write-zeroes=off,request-merging=off" if drive.log else ""
+        return [*argv, "-device", f"virtio-blk-pci,id=disk{number},drive={top},serial=lab{number},bootindex={number}"
+                                  f"{plain}"]
 
     def _off(self) -> None:
         assert self.qemu is not None
