@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from k8r_agent.errors import BundleError, FetchError, K8rError, Refused, SignatureError
+from k8r_agent.errors import BundleError, FetchError, K8rError, Refused
 from k8r_agent.image import index as indexes
 from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.image.manifest import NAME as MANIFEST
@@ -55,13 +55,14 @@ def known(world: World) -> KnownImage:
 
 def known_or_adopted(world: World) -> KnownImage:
     """As known(). On a freshly flashed disk, which the node runs from right now, nobody has written down what is in
-    the image slot: then that is done here, from the bundle files on the boot partition or from the slot itself."""
+    the image slot: then that is done here, from the bundle files on the boot partition or, where those are not there
+    or not whole (it is a FAT), from the slot itself."""
     status = world.slots.status(Slot.IMAGE)
     if status.state is not SlotState.UNKNOWN or world.disks.facts().slot is not Slot.IMAGE:
         return known(world)
     try:
         return _adopt_flashed(world)
-    except (FetchError, SignatureError) as error:
+    except (FetchError, BundleError) as error:
         world.report.status(f"the image slot is taken as it is: {error}")
         return _adopt_content(world)
 

@@ -238,6 +238,34 @@ def test_the_image_slot_may_have_what_runs_even_below_the_floor(node: Node) -> N
 
 
 @pytest.mark.fault(23)
+class Damaged(FakeBundle):
+    """One whose file on the boot partition lost a sector."""
+
+    what = "index"
+
+    def raw_index(self) -> bytes:
+        if self.what == "index":
+            raise BundleError("image.index.json is not the file that the manifest lists")
+        return super().raw_index()[:-9] + b"\0" * 9 if self.what == "JSON" else super().raw_index()
+
+
+@pytest.mark.parametrize("what", ["index", "JSON", "size"])
+def test_damaged_bundle_files_on_the_boot_partition_are_no_end_of_a_first_boot(what: str) -> None:
+    node, image = reinstalling(), file_system(1)
+    bundle = Damaged(**fake_bundle(5, image=image, used=USED, source=FLASHED).__dict__)
+    bundle.what = what
+    if what == "size":
+        bundle.manifest = replace(bundle.manifest, artifacts=tuple(
+            replace(a, unpacked_size=a.unpacked_size + BLOCK) for a in bundle.manifest.artifacts))
+    node.bundles.add(bundle)
+    node.spoil(Slot.WORKING, 50 * BLOCK)
+    node.run(WriteWorking())
+    assert node.slot(Slot.WORKING)[BLOCK:] == image[BLOCK:], "all blocks are copied"
+    status = node.world.slots.status(Slot.IMAGE)
+    assert (status.state, status.release, status.version) == (SlotState.OK, 1, "as flashed")
+    assert any("taken as it is" in text for text in node.world.report.texts)  # type: ignore[attr-defined]
+
+
 def test_an_image_that_rotted_after_it_was_verified_is_not_copied() -> None:
     node = reinstalling()
     node.bundles.add(fake_bundle(5, image=file_system(1), used=USED, source=FLASHED))
