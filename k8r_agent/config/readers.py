@@ -51,6 +51,15 @@ def duration(value: object) -> float:
     return parse_duration(value)
 
 
+def duration_from(least: str) -> Reader:
+    def read(value: object) -> float:
+        found = duration(value)
+        if found < parse_duration(least):
+            raise ValueError(f"{value!r} is too short: at least {least}")
+        return found
+    return read
+
+
 def count(low: int, high: int) -> Reader:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

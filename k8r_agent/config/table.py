@@ -122,9 +122,10 @@ TABLE: tuple[Setting, ...] = (
             "slot boots.",
     ),
     Setting(
-        section="boot", key="deadline", read=r.duration, kind="duration",
+        section="boot", key="deadline", read=r.duration_from("2min"), kind="duration, at least 2min",
         help="time that a boot may take to become healthy",
-        doc="After this long without `boot-complete.target` the node reboots, which costs a try.",
+        doc="After this long without `boot-complete.target` the node reboots, which costs a try. Below two minutes a "
+            "slow boot would be taken for a bad one.",
     ),
     Setting(
         section="boot", key="when_working_dead", read=r.choice("offer", "reinstall"), kind="offer or reinstall",

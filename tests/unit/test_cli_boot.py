@@ -220,3 +220,12 @@ def test_reboot_never_into_what_cannot_boot(prompt: Prompt) -> None:
     assert prompt.run("reboot", "--slot", "image") == Exit.FAILED
     assert "slot install-assets image" in prompt.err
     assert reboots(prompt) == 0
+
+
+def test_a_deadline_that_the_timer_would_not_keep_is_refused(prompt: Prompt) -> None:
+    timer = (Path(__file__).parents[2] / "units/k8r-boot-deadline.timer").read_text()
+    assert "OnBootSec=2min" in timer
+    prompt.configure('[boot]\ntries = 2\ndeadline = "90s"\n')
+    assert prompt.run("config", "check") == Exit.BAD_CONFIG
+    assert "agent.toml:3: boot.deadline" in prompt.err and "at least 2min" in prompt.err
+    assert prompt.node.lenient()[0].boot.deadline == 600
