@@ -168,6 +168,12 @@ class Runner:
             self.world.boot.disarm()
             self._note("", "", f"{duty.why}: disarmed")
             return None
+        if duty.action is Action.UNCORDON:
+            from k8r_agent.steps.drain import Uncordon
+
+            Uncordon(limit=0.0).apply(self.world)
+            self._note("", "", f"{duty.why}: uncordoned")
+            return None
         if duty.action is Action.START:
             return self._start(duty)
         if duty.action is Action.RETURN:

@@ -117,7 +117,8 @@ class _Asked:
 
 class Uncordon:
     """`limit`: seconds that the API server gets: after a boot it needs its time, and on the only control-plane node it
-    comes up with this very node."""
+    comes up with this very node. When it does not, a good release is not condemned for that: the record stays, and the
+    runner tries again."""
 
     name = "uncordon"
     summary = "Let the node take pods again"
@@ -126,7 +127,8 @@ class Uncordon:
         self._limit, self._sleep = limit, sleep
 
     def done(self, world: World) -> bool:
-        return not world.files.persistent() or cordon.load(world.files) is None
+        return (not world.files.persistent() or cordon.load(world.files) is None
+                or world.recall(self.name) == world.machine.boot_id())
 
     def apply(self, world: World) -> None:
         record = cordon.load(world.files)
@@ -143,10 +145,17 @@ class Uncordon:
             world.report.status(f"waiting to uncordon {record.node}: {found.text}")
             world.report.progress(0, 0)
             self._sleep(_LOOK)
+        if found.kind not in (Kind.OK, Kind.NOT_FOUND) and world.remember_fact is not None and not _given_up(world):
+            world.report.status(f"{record.node} is still cordoned; that is tried again later: {found.text}")
+            return world.remember(self.name, world.machine.boot_id())
         if found.kind is not Kind.NOT_FOUND:
             node = expect(found, f"{record.node} is still cordoned")
             _change(Api(world.cluster), record.node, node, drain.cordoned_by_us, drain.uncordon)
         cordon.drop(world.files)
+
+
+def _given_up(world: World) -> bool:
+    return world.txn is not None and (world.txn.cancel or "failed-step" in world.txn.facts)
 
 
 def _cordon(world: World, api: Api, name: str, node: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.ports.statefiles import StateFiles
 from k8r_agent.ports.step import World
-from k8r_agent.store import jsonfile
+from k8r_agent.store import cordon, jsonfile
 from k8r_agent.store.slots import before
 
 NAME = "duties.json"
@@ -32,6 +32,7 @@ class Action(str, enum.Enum):
     NONE = "none"
     DISARM = "disarm"
     START = "start"  # a task
+    UNCORDON = "uncordon"
     RETURN = "return"  # reboot to the primary, after a grace time
 
 
@@ -86,7 +87,9 @@ def _cluster(world: World, last: Transaction | None) -> Duty:
     from k8r_agent.steps import enter_cluster, membership
 
     if membership.complete(world, membership.of(world)):
-        return Duty()
+        left = cordon.load(world.files)
+        return Duty(action=Action.UNCORDON, why=f"{left.node} was cordoned for a reinstall and still is") if left \
+            else Duty()
     for mistake in world.mistakes:
         return Duty(why=f"the node enters no cluster before this is mended: {mistake}", hint="k8r-agent config check")
     found = enter_cluster.decision(world)

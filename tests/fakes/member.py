@@ -43,8 +43,7 @@ class Member:
 
 def member(**settings: object) -> Member:
     """Worker node-1 beside node-2, both Ready."""
-    api, files, report = Outside(), FakeStateFiles(), Listener()
-    machine = FakeMachine(clock=1_800_000_000.0)  # when the certificates are good
+    api, files, machine, report = Outside(), FakeStateFiles(), FakeMachine(), Listener()
     cluster = FakeCluster(outside=api, files=files)
     cluster.root.write(As.NODE.value, b"kubelet")
     cluster.root.write(f"{KUBELET}/config.yaml", b"kind: KubeletConfiguration\n")

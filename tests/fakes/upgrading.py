@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from k8r_agent.cluster.certificate import ca_hashes
 from k8r_agent.config.settings import KubernetesSettings, Settings
-from k8r_agent.errors import Refused
 from k8r_agent.image import manifest as manifests
 from k8r_agent.model.bundle import Artifact, Manifest
 from k8r_agent.model.cluster import Membership, Phase
@@ -21,6 +20,7 @@ from k8r_agent.ports.step import World
 from k8r_agent.store import cluster as store
 from tests.fakes import certificates, etcd, kubeapi
 from tests.fakes.cluster import CERTIFICATE, MEMBER, STATIC_PODS, FakeCluster
+from tests.fakes.imageroot import PROGRAM, FakeImageRoot
 from tests.fakes.kubeapi import FakeApi
 from tests.fakes.machine import FakeMachine
 from tests.fakes.simple import Listener, SimpleBoot, simple_world
@@ -28,7 +28,6 @@ from tests.fakes.snapshots import FakeSnapshots
 from tests.fakes.statefiles import FakeStateFiles
 
 ME = "node-1"
-PROGRAM = "/var/cache/k8r/from-image/usr/bin/kubeadm"
 _TAG = re.compile(rb"/kube-apiserver:v(\S+)")
 _ETCD = re.compile(rb"/etcd:v(\S+)")
 
@@ -104,21 +103,6 @@ class UpgradingCluster(FakeCluster):
 
 
 @dataclass
-class FakeImageRoot:
-    kubeadm: bool = True
-    imported: list[int] = field(default_factory=list)
-
-    def fetch(self, path: str) -> str:
-        if not self.kubeadm:
-            raise Refused(f"the image slot holds no /{path}")
-        return PROGRAM
-
-    def import_images(self) -> int:
-        self.imported.append(4)
-        return 4
-
-
-@dataclass
 class ControlPlane:
     world: World
     cluster: UpgradingCluster
@@ -154,7 +138,7 @@ class ControlPlane:
 
 def control_plane(*, image: str = "1.32.0", **settings: object) -> ControlPlane:
     """The only control-plane node of its cluster, at 1.31.4, with another release in its image slot."""
-    files, machine, report = FakeStateFiles(), FakeMachine(clock=1_800_000_000.0), Listener()
+    files, machine, report = FakeStateFiles(), FakeMachine(), Listener()
     cluster = UpgradingCluster(files=files)
     for path, data in {As.NODE.value: b"kubelet", As.ADMIN.value: b"admin", f"{KUBELET}/config.yaml": b"kind: x\n",
                        CERTIFICATE: certificates.NODE, f"{PKI}/ca.crt": certificates.CA, f"{PKI}/ca.key": b"key",

@@ -25,8 +25,10 @@ from k8r_agent.ports.step import Step, World
 from k8r_agent.runner import Runner
 from k8r_agent.steps import STEPS, TABLE
 from k8r_agent.steps.cluster_health import ClusterHealth
+from k8r_agent.steps.drain import Drain, Uncordon
 from k8r_agent.steps.enter_cluster import CheckEntry
 from k8r_agent.steps.health import HealthCheck, SelfCheck
+from k8r_agent.steps.upgrade import SettleControlPlane, UpgradeControlPlane
 from k8r_agent.store.journal import Journal
 from k8r_agent.store.slots import SlotStore
 from k8r_agent.store.tasks import TaskFiles
@@ -36,7 +38,9 @@ from tests.fakes.disks import FakeDisks
 from tests.fakes.flashed import MIB, flashed_gpt
 from tests.fakes.golden import GoldenBundles, assets_of, content_of, release_of, soil
 from tests.fakes.identity import FakeIdentity
+from tests.fakes.imageroot import FakeImageRoot
 from tests.fakes.machine import FakeMachine, well
+from tests.fakes.snapshots import FakeSnapshots
 from tests.fakes.statefiles import FakeStateFiles
 from tests.fakes.statepartition import FakeStatePartition
 
@@ -245,7 +249,8 @@ class FakeNode:
         return World(settings=self.settings, disks=self.disks, boot=self.loader.backend(self.running),
                      state=self.state, files=self.files, slots=SlotStore(self.files), bundles=self.bundles,
                      identity=self.identity, machine=self.machine, report=Nobody(), settle=self.settle,
-                     cluster=self.cluster, boot_files=self.loader.files)
+                     snapshots=FakeSnapshots(self.files, running=self.cluster.etcd_running),
+                     image_root=FakeImageRoot(), cluster=self.cluster, boot_files=self.loader.files)
 
     def settle(self) -> None:
         watch, self.watch = self.watch, None
@@ -261,5 +266,8 @@ class FakeNode:
         sleep = self.machine.sleep
         mine: dict[str, Any] = {
             "health-check": HealthCheck(sleep=sleep), "self-check": SelfCheck(sleep=sleep),
+            "drain": Drain(sleep=sleep), "uncordon": Uncordon(sleep=sleep),
+            "upgrade-control-plane": UpgradeControlPlane(sleep=sleep),
+            "settle-control-plane": SettleControlPlane(sleep=sleep),
             "cluster-health": ClusterHealth(sleep=sleep), "check-entry": CheckEntry(sleep=sleep)}
         return {**STEPS, **mine}
