@@ -30,7 +30,6 @@ from k8r_agent.store.lock import Held, Lock
 from k8r_agent.store.queue import Queue, new_id
 from k8r_agent.store.tasks import TaskFiles
 
-GRACE = 300.0  # seconds in the wrong slot before the node leaves it: time to log in and to say otherwise
 _VOLATILE_TASKS = ("first-boot",)  # may run without a state partition: they make it
 
 log = logging.getLogger(__name__)
@@ -40,12 +39,12 @@ class Runner:
     """`stop` is asked between all pieces of work; `allow` is told how many seconds the next one may take."""
 
     def __init__(self, world: World, *, tasks: TaskFiles | None = None, steps: Mapping[str, Step] = STEPS,
-                 lock: Lock | None = None, hooks: Hooks | None = None, grace: float = GRACE,
+                 lock: Lock | None = None, hooks: Hooks | None = None,
                  sleep: Callable[[float], None] = time.sleep, stop: Callable[[], bool] = lambda: False,
                  allow: Callable[[float], None] = lambda seconds: None) -> None:
         self.world, self._steps = world, steps
         self._tasks = tasks or TaskFiles(steps)
-        self._lock, self._hooks, self._grace = lock or Lock(), hooks or Hooks(_commands), grace
+        self._lock, self._hooks = lock or Lock(), hooks or Hooks(_commands)
         self._sleep, self._stop, self._allow = sleep, stop, allow
         self._held: Held
         self.journal, self.queue, self.events = Journal(world.files), Queue(world.files), EventLog(world.files)
@@ -193,9 +192,9 @@ class Runner:
     def _return(self, duty: Duty) -> Outcome | None:
         """Reboot to the primary, unless somebody asks for something else during the grace time, in which the lock is
         free for whoever confirms or reboots."""
-        waited = 0.0
-        self._note("", "", f"{duty.why}; rebooting in {self._grace:.0f} s")
-        while waited < self._grace:
+        waited, grace = 0.0, self.world.settings.boot.grace
+        self._note("", "", f"{duty.why}; rebooting in {grace:.0f} s")
+        while waited < grace:
             if self._stop():
                 return Outcome.STOPPED
             if self.queue.pending():
@@ -203,7 +202,7 @@ class Runner:
             if duties.decide(self.world, self._load()).action is not Action.RETURN:
                 return self._turn()
             with self._held.lent():
-                self._sleep(min(5.0, self._grace - waited))
+                self._sleep(min(5.0, grace - waited))
             waited += 5.0
         state = self.world.boot.state()
         if state.primary is Slot.WORKING and state.tries_left == 0:

@@ -49,6 +49,7 @@ class UpdateSettings:
 class BootSettings:
     tries: int = 3  # persistent tries of the confirmed working slot
     deadline: float = 600.0  # seconds for boot-complete.target
+    grace: float = 300.0  # seconds in the wrong slot before the node leaves it
     when_working_dead: str = "offer"  # or "reinstall"
 
 

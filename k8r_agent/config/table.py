@@ -128,6 +128,13 @@ TABLE: tuple[Setting, ...] = (
             "slow boot would be taken for a bad one.",
     ),
     Setting(
+        section="boot", key="grace", read=r.duration, kind="duration",
+        help="time in a slot that is not the primary before the node leaves it",
+        doc="A node that finds itself in the other slot without a task to do there reboots to its primary after this "
+            "long, and a working slot without tries gets its last chance: time to log in and to ask for something "
+            "else.",
+    ),
+    Setting(
         section="boot", key="when_working_dead", read=r.choice("offer", "reinstall"), kind="offer or reinstall",
         values=("offer", "reinstall"),
         help="what the image slot does when the working slot used up its tries",

@@ -31,12 +31,15 @@ def _program(name: str) -> str:
 
 
 class Network:
-    """Nodes get 10.77.0.10, .11, … by MAC address; the lab itself is 10.77.0.1. No route leads out."""
+    """Nodes get 10.77.0.10, .11, … by MAC address; the lab itself is 10.77.0.1. No route leads out.
+
+    Several networks do not see each other, so one machine-id may live in each of them.
+    """
 
     def __init__(self, workdir: Path) -> None:
         self.name = f"k8r-lab-{os.getpid()}-{next(_count)}"
         self.workdir = workdir
-        self._taps = itertools.count()
+        self._taps, self._nodes = itertools.count(), itertools.count()
         self._dhcp: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,6 +80,10 @@ class Network:
             if (words := line.split())[1] == self.mac(index):
                 return words
         raise LookupError(f"no lease for node {index}")
+
+    def join(self) -> int:
+        """The index of one more node."""
+        return next(self._nodes)
 
     @staticmethod
     def mac(index: int) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ from tests.lab.serial import Serial
 SSH_OPTIONS = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
                "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5",
                "-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey")
-_index = itertools.count()
 
 
 class CommandError(RuntimeError):
@@ -54,12 +53,14 @@ class Node:
                  cpus: int = 1, more: Sequence[Drive] = (), log: Path | None = None, watchdog: bool = True,
                  echo: Callable[[str], None] | None = None) -> None:
         self.name, self.network, self.key, self.workdir = name, network, key, workdir
-        self.index = next(_index)
+        self.index = network.join()
         self.disk = DiskImage(disk)
         self.memory, self.cpus, self.watchdog, self.echo = memory, cpus, watchdog, echo
         self.drives = [Drive(image=disk, log=log), *more]
         self.tap = ""
         self.qemu: subprocess.Popen[bytes] | None = None
+        self._power, self._over = threading.RLock(), threading.Event()
+        self._monitor = workdir / "qmp.sock"
         workdir.mkdir(parents=True, exist_ok=True)
         self.variables = workdir / "OVMF_VARS.fd"
         if not self.variables.exists():
@@ -70,25 +71,51 @@ class Node:
 
     def start(self) -> Node:
         assert self.qemu is None, f"{self.name} is on"
-        self.tap = self.network.tap()
-        monitor = self.workdir / "qmp.sock"
-        monitor.unlink(missing_ok=True)
-        with (self.workdir / "qemu.log").open("ab") as errors:
-            self.qemu = subprocess.Popen([*self.network.prefix(), *self._argv(monitor)], stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.PIPE, stderr=errors)
-        assert self.qemu.stdout is not None
-        self.serial = Serial(self.qemu.stdout, self.console, echo=self.echo)
+        self.tap, self.serial = self.network.tap(), Serial(self.console, echo=self.echo)
         try:
-            self.qmp = Qmp(monitor)
+            qemu = self._spawn("power on")
         except OSError:
             self.cut()
             raise RuntimeError((self.workdir / "qemu.log").read_text()[-2000:]) from None
+        self._over = threading.Event()
+        threading.Thread(target=self._keep_on, args=(qemu, self._over), name=f"power {self.name}", daemon=True).start()
         return self
+
+    @property
+    def on(self) -> bool:
+        """False as well when the node switched itself off."""
+        return self.qemu is not None and not self._over.is_set()
+
+    def _spawn(self, what: str) -> subprocess.Popen[bytes]:
+        self._monitor.unlink(missing_ok=True)
+        with (self.workdir / "qemu.log").open("ab") as errors:
+            self.qemu = subprocess.Popen([*self.network.prefix(), *self._argv(self._monitor)],
+                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        assert self.qemu.stdout is not None
+        self.serial.attach(self.qemu.stdout, what)
+        self.qmp = Qmp(self._monitor)
+        return self.qemu
+
+    def _keep_on(self, qemu: subprocess.Popen[bytes], over: threading.Event) -> None:
+        """A guest's reset ends QEMU, and a new one goes on: one that keeps what it translated before the reset takes a
+        minute to get through the firmware again, a new one five seconds."""
+        while True:
+            qemu.wait()
+            with self._power:
+                again = self.qemu is qemu and self.qmp.why_it_ended() == "guest-reset"  # and not cut
+                if again:
+                    self.serial.join()
+                    self.qmp.close()
+                    with contextlib.suppress(OSError):  # QEMU's words are in qemu.log
+                        qemu = self._spawn("reset")
+                        continue
+                over.set()
+                return
 
     def _argv(self, monitor: Path) -> list[str]:
         argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35", *acceleration(),
                 "-smp", str(self.cpus), "-m", str(self.memory), "-display", "none", "-nodefaults",
-                *pflash(firmware().code, self.variables),
+                "-no-reboot", *pflash(firmware().code, self.variables),
                 "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
                 "-qmp", f"unix:{monitor},server=on,wait=off",
                 "-device", "virtio-rng-pci", "-device", "qemu-xhci,id=usb",
@@ -107,9 +134,11 @@ class Node:
                              "cache.no-flush=on,cache.direct=off"]
         source = file
         if drive.log:
+            append = "on" if drive.log.exists() and drive.log.stat().st_size else "off"
             drive.log.touch()
             argv += ["-blockdev", f"driver=file,node-name=log{number},filename={drive.log},cache.no-flush=on",
-                     "-blockdev", f"driver=blklogwrites,node-name=logged{number},file={file},log=log{number}"]
+                     "-blockdev", f"driver=blklogwrites,node-name=logged{number},file={file},log=log{number},"
+                                  f"log-append={append}"]
             source = f"logged{number}"
         flush = "off" if drive.log else "on"
         argv += ["-blockdev", f"driver=raw,node-name={top},file={source},cache.no-flush={flush},discard=unmap"]
@@ -121,28 +150,26 @@ class Node:
         return [*argv, "-device", f"virtio-blk-pci,id=disk{number},drive={top},serial=lab{number},bootindex={number}"
                                   f"{plain}"]
 
-    def _off(self) -> None:
-        assert self.qemu is not None
-        self.qemu.wait()
+    def cut(self) -> None:
+        """Pull the plug."""
+        with self._power:
+            if self.qemu is None:
+                return
+            self.qemu.send_signal(signal.SIGKILL)
+            self.qemu.wait()
+            self.qemu = None
         self.serial.join()
-        self.qemu = None
         with contextlib.suppress(OSError, AttributeError):
             self.qmp.close()
         self.network.drop_tap(self.tap)
 
-    def cut(self) -> None:
-        """Pull the plug."""
-        if self.qemu is not None:
-            self.qemu.send_signal(signal.SIGKILL)
-            self._off()
-
-    def stop(self, *, timeout: float = 60.0) -> None:
+    def stop(self, *, timeout: float = 120.0) -> None:
         """Press the power button; pull the plug when that does not help."""
-        if self.qemu is None:
-            return
         with contextlib.suppress(Exception):
             self.qmp.command("system_powerdown")
-            self.qemu.wait(timeout)
+        end = time.monotonic() + timeout
+        while self.on and time.monotonic() < end:
+            time.sleep(0.2)
         self.cut()
 
     # the running system
@@ -177,8 +204,8 @@ class Node:
             done = self.try_ssh("cat /proc/sys/kernel/random/boot_id", timeout=20, user=user)
             if done.code == 0:
                 return done.out.strip()
-            if self.qemu is not None and self.qemu.poll() is not None:
-                raise RuntimeError(f"{self.name}: QEMU ended with {self.qemu.returncode}")
+            if not self.on:
+                raise RuntimeError(f"{self.name} is off; last on the console:\n{self.tail()}")
             time.sleep(1)
         raise TimeoutError(f"{self.name}: no SSH within {timeout:g} s; last on the console:\n{self.tail()}")
 
@@ -211,7 +238,7 @@ class Node:
     def collect(self, to: Path) -> None:
         """What a person needs to understand a failure: console, QEMU's messages, the journal, the agent's state."""
         to.mkdir(parents=True, exist_ok=True)
-        if self.qemu is not None and self.qemu.poll() is None:
+        if self.on:
             for name, command in {
                 "journal.txt": "journalctl --no-pager -o short-precise",
                 "agent.txt": "k8r-agent status; k8r-agent events; cat /run/k8r/boot; findmnt; "

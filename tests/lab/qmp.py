@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ class Qmp:
     def __init__(self, path: Path, *, timeout: float = 30.0) -> None:
         end = time.monotonic() + timeout
         self.events: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX)
         while True:
             try:
@@ -41,16 +44,25 @@ class Qmp:
         return message
 
     def command(self, name: str, **arguments: Any) -> Any:
-        self._file.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
-        self._file.flush()
-        while True:
-            answer = self._receive()
-            if "event" in answer:
-                self.events.append(answer)
-            elif "error" in answer:
-                raise QmpError(f"{name}: {answer['error']['desc']}")
-            else:
-                return answer["return"]
+        with self._lock:
+            self._file.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+            self._file.flush()
+            while True:
+                answer = self._receive()
+                if "event" in answer:
+                    self.events.append(answer)
+                elif "error" in answer:
+                    raise QmpError(f"{name}: {answer['error']['desc']}")
+                else:
+                    return answer["return"]
+
+    def why_it_ended(self) -> str:
+        """Of a QEMU that is gone: `guest-reset`, `guest-shutdown`, `host-signal`, …; "" when it could not say."""
+        with self._lock, contextlib.suppress(QmpError, OSError, ValueError):
+            while True:
+                self.events.append(self._receive())
+        said = [event["data"]["reason"] for event in self.events if event.get("event") == "SHUTDOWN"]
+        return str(said[-1]) if said else ""
 
     def written(self, drive: str) -> int:
         """Bytes the guest has written to a drive since QEMU started."""

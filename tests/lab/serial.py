@@ -23,22 +23,25 @@ MILESTONES = {
 
 
 class Serial:
-    """Reads QEMU's standard output in a thread of its own until it ends."""
+    """Reads the standard output of a QEMU, and of those that take over from it, each in a thread until it ends."""
 
-    def __init__(self, stream: IO[bytes], log: Path, *, echo: Callable[[str], None] | None = None) -> None:
-        self._stream, self._log, self._echo = stream, log, echo
+    def __init__(self, log: Path, *, echo: Callable[[str], None] | None = None) -> None:
+        self._log, self._echo = log, echo
         self._start = time.monotonic()
         self._changed = threading.Condition()
         self.lines: list[tuple[float, str]] = []
         self.milestones: list[tuple[float, str]] = []
-        self._thread = threading.Thread(target=self._read, name=f"serial {log.name}", daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def attach(self, stream: IO[bytes], what: str) -> None:
+        self._thread = threading.Thread(target=self._read, args=(stream, what), name="serial", daemon=True)
         self._thread.start()
 
-    def _read(self) -> None:
+    def _read(self, stream: IO[bytes], what: str) -> None:
         pending = b""
         with self._log.open("a", encoding="utf-8") as log:
-            log.write(f"--- power on {time.strftime('%H:%M:%S')}\n")
-            while data := self._stream.read1(65536):  # type: ignore[attr-defined]
+            log.write(f"--- {what} {time.strftime('%H:%M:%S')}\n")
+            while data := stream.read1(65536):  # type: ignore[attr-defined]
                 *lines, pending = (pending + data).replace(b"\r", b"\n").split(b"\n")
                 for line in lines:
                     self._line(ESCAPES.sub("", line.decode("utf-8", "replace")).strip(), log)
@@ -86,4 +89,5 @@ class Serial:
             return "\n".join(text for _, text in self.lines[after:])
 
     def join(self) -> None:
-        self._thread.join(10)
+        if self._thread:
+            self._thread.join(10)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.lab.agent import Agent
 from tests.lab.disks import DiskImage
@@ -14,20 +12,14 @@ from tests.lab.images import LOADERS, RELEASES, bundle_of, disk_of
 from tests.lab.keys import ssh_key
 from tests.lab.network import Network
 from tests.lab.node import Drive, Node
+from tests.lab.snapshots import Snapshot, Snapshots
 from tests.lab.web import Web
 
 GIB, MIB = 1 << 30, 1 << 20
 DISK_SIZE = 5 * GIB
 IMAGE_SIZE, STATE_SIZE = 1536 * MIB, 128 * MIB
-__all__ = ["DISK_SIZE", "GIB", "IMAGE_SIZE", "LOADERS", "MIB", "RELEASES", "STATE_SIZE", "Lab", "Snapshot"]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A node that was switched off: its disk and its firmware's variables."""
-
-    disk: Path
-    variables: Path
+HOSTNAME = "node-1"
+__all__ = ["DISK_SIZE", "GIB", "HOSTNAME", "IMAGE_SIZE", "LOADERS", "MIB", "RELEASES", "STATE_SIZE", "Lab"]
 
 
 class Lab:
@@ -36,16 +28,15 @@ class Lab:
     def __init__(self, build: Path, workdir: Path, *, echo: Callable[[str, str], None] | None = None) -> None:
         self.build, self.workdir, self._echo = build, workdir, echo
         self.network = Network(workdir / "network")
-        self.key = workdir / "key"
+        self.key = build / "keys" / "lab"
         self.nodes: list[Node] = []
-        self._names = itertools.count(1)
-        self._kept: dict[str, Snapshot] = {}
-        self._locks: dict[str, threading.Lock] = {}
-        self._lock = threading.Lock()
 
     def start(self) -> Lab:
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.public_key = ssh_key(self.key)
+        manifests = [(bundle_of(self.build, release) / "manifest.toml").read_bytes() for release in RELEASES]
+        self._snapshots = Snapshots(self.build / "snapshots", *manifests, self.config(hostname=HOSTNAME),
+                                    str(DISK_SIZE).encode())
         self.network.start()
         self.web = Web(self.network, self.build)
         return self
@@ -60,7 +51,7 @@ class Lab:
     def url(self, release: int) -> str:
         return self.web.url(bundle_of(self.build, release))
 
-    def config(self, *, hostname: str, more: Mapping[str, Mapping[str, str]] | None = None) -> bytes:
+    def config(self, *, hostname: str = HOSTNAME, more: Mapping[str, Mapping[str, str]] | None = None) -> bytes:
         """k8r.toml as a person would write it after flashing. `more`: section → key → TOML value."""
         sections: dict[str, dict[str, str]] = {
             "node": {"hostname": f'"{hostname}"'},
@@ -73,10 +64,11 @@ class Lab:
                        for section, values in sections.items()).encode()
 
     def flash(self, name: str, *, release: int = 1, loader: str = "systemd-boot", size: int = DISK_SIZE,
-              table: str = "gpt", more: Mapping[str, Mapping[str, str]] | None = None) -> Path:
+              table: str = "gpt", hostname: str = HOSTNAME,
+              more: Mapping[str, Mapping[str, str]] | None = None) -> Path:
         """A disk as somebody would flash it and then edit k8r.toml on it."""
         disk = DiskImage(disk_of(self.build, release, loader, table)).copy(self.workdir / name / "disk.img", size=size)
-        disk.fat_write("k8r.toml", self.config(hostname=name, more=more))
+        disk.fat_write("k8r.toml", self.config(hostname=hostname, more=more))
         return disk.path
 
     def node(self, name: str, disk: Path, *, more: Sequence[Drive] = (), memory: int = 1024, cpus: int = 1,
@@ -92,29 +84,14 @@ class Lab:
 
     # snapshots
 
-    def keep(self, label: str, node: Node) -> Snapshot:
-        """Keep a node that is off, to start others from where it stands."""
-        assert node.qemu is None
-        snapshot = self.restore_to(Snapshot(node.disk.path, node.variables), self.workdir / "kept" / label)
-        self._kept[label] = snapshot
-        return snapshot
+    def kept(self, label: str, make: Callable[[], tuple[Node, dict[str, Any]]]) -> Snapshot:
+        """The snapshot of that label. See Snapshots.get()."""
+        return self._snapshots.get(label, make)
 
-    def kept(self, label: str, make: Callable[[], Node]) -> Snapshot:
-        """The snapshot of that label; whoever asks first makes it, the others wait."""
-        with self._lock:
-            lock = self._locks.setdefault(label, threading.Lock())
-        with lock:
-            return self._kept.get(label) or self.keep(label, make())
-
-    def restore(self, snapshot: Snapshot, name: str, **options: object) -> Node:
-        """A new node that stands where the snapshot was taken."""
-        copy = self.restore_to(snapshot, self.workdir / name)
-        return self.node(name, copy.disk, **options)  # type: ignore[arg-type]
-
-    @staticmethod
-    def restore_to(snapshot: Snapshot, directory: Path) -> Snapshot:
-        directory.mkdir(parents=True, exist_ok=True)
-        disk = DiskImage(snapshot.disk).copy(directory / "disk.img").path
-        variables = directory / "OVMF_VARS.fd"
-        variables.write_bytes(snapshot.variables.read_bytes())
-        return Snapshot(disk, variables)
+    def restore(self, snapshot: Snapshot, name: str, *, more: Mapping[str, Mapping[str, str]] | None = None,
+                **options: Any) -> Node:
+        """A new node that stands where the snapshot was taken. `more` goes into its k8r.toml."""
+        disk = DiskImage(snapshot.restore_to(self.workdir / name))
+        if more:
+            disk.fat_write("k8r.toml", self.config(hostname=HOSTNAME, more=more))
+        return self.node(name, disk.path, **options)

@@ -1,10 +1,12 @@
 """Stories: things that happen to virtual nodes, told once and looked at by many tests.
 
-A story is a function of the lab that returns what it saw. Two of them run at a time; a test waits for its own.
+A story is a function of a lab of its own that returns what it saw. Two of them run at a time, each on one of two
+cores; a test waits for its own.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Hashable
@@ -33,10 +35,13 @@ class StoryFailed(AssertionError):
 
 
 class Stories:
-    def __init__(self, lab: Lab, logs: Path) -> None:
-        self.lab, self.logs = lab, logs
+    """`workdir` holds one directory for each story while it is told; `logs` what a story that broke off leaves."""
+
+    def __init__(self, build: Path, workdir: Path, logs: Path, *, keep: bool = False) -> None:
+        self.build, self.workdir, self.logs, self._keep = build, workdir, logs, keep
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="story")
         self._told: dict[Story, Future[Any]] = {}
+        self._labs: list[Lab] = []
         self.took: dict[str, float] = {}
 
     def begin(self, story: Story) -> None:
@@ -45,33 +50,28 @@ class Stories:
 
     def _run(self, story: Story) -> Any:
         started = time.monotonic()
+        lab = Lab(self.build, self.workdir / story.name)
+        self._labs.append(lab)
         try:
-            return story.tell(self.lab, story.name, **dict(story.options))
+            return story.tell(lab.start(), story.name, **dict(story.options))
         except BaseException:
             trace = traceback.format_exc()
-            self._collect(story.name)
             where = self.logs / story.name
+            for node in lab.nodes:
+                node.collect(where)
             raise StoryFailed(f"the story {story.name!r} broke off (logs: {where})\n{trace}") from None
         finally:
-            self._switch_off(story.name)
+            lab.stop()
             self.took[story.name] = time.monotonic() - started
-
-    def _mine(self, name: str) -> list[Any]:
-        return [node for node in self.lab.nodes if node.name == name or node.name.startswith(f"{name}.")]
-
-    def _collect(self, name: str) -> None:
-        for node in self._mine(name):
-            node.collect(self.logs / name)
-
-    def _switch_off(self, name: str) -> None:
-        for node in self._mine(name):
-            node.cut()
+            if not self._keep:
+                shutil.rmtree(lab.workdir, ignore_errors=True)
 
     def result(self, story: Story) -> Any:
         self.begin(story)
         return self._told[story].result()
 
     def stop(self) -> None:
-        for node in self.lab.nodes:  # a story that waits for a node notices that it is gone
-            node.cut()
+        for lab in self._labs:  # a story that waits for a node notices that it is gone
+            for node in lab.nodes:
+                node.cut()
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Virtual nodes: one lab a run, stories told two at a time, logs of what failed under build/logs."""
+"""Virtual nodes: stories told two at a time, logs of what failed under build/logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.lab.images import DISKS, bundle_of, disk_of
-from tests.lab.site import RELEASES, Lab
+from tests.lab.site import RELEASES
 from tests.lab.stories import Stories, Story
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,25 +32,13 @@ def _story(item: pytest.Item) -> Story | None:
 
 
 @pytest.fixture(scope="session")
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
     if missing := _missing():
         text = f"no images ({missing[0]} and {len(missing) - 1} more): make images"
         pytest.fail(text, pytrace=False) if os.environ.get("CI") else pytest.skip(text)
-    workdir = BUILD / "lab" / str(os.getpid())
-    site = Lab(BUILD, workdir)
-    try:
-        yield site.start()
-    finally:
-        site.stop()
-        if not os.environ.get("K8R_LAB_KEEP"):
-            shutil.rmtree(workdir, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def stories(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Stories]:
-    logs = BUILD / "logs"
+    logs, workdir = BUILD / "logs", BUILD / "lab" / str(os.getpid())
     shutil.rmtree(logs, ignore_errors=True)
-    told = Stories(lab, logs)
+    told = Stories(BUILD, workdir, logs, keep=bool(os.environ.get("K8R_LAB_KEEP")))
     try:
         for item in request.session.items:
             if story := _story(item):

@@ -13,7 +13,7 @@ from tests.lab.disks import DiskImage
 from tests.lab.images import CONSOLE, signing_key, tool
 from tests.lab.node import Drive
 from tests.lab.site import Lab
-from tests.node.life import BOOT, FIRST_BOOT, REINSTALL, UPDATE, image_of, settled, wait_complete
+from tests.node.life import BOOT, FIRST_BOOT, REINSTALL, UPDATE, first_boot, image_of, settled, wait_complete
 
 
 @dataclass
@@ -166,12 +166,6 @@ def kernel_update(lab: Lab, name: str, loader: str) -> Seen:
     return seen
 
 
-def mbr(lab: Lab, name: str) -> Seen:
+def mbr(lab: Lab, name: str) -> dict[str, Any]:
     """First boot of a disk with an MBR."""
-    seen = Seen()
-    node = lab.node(name, lab.flash(name, table="dos"))
-    node.start()
-    seen.statuses["first"] = lab.agent(node).wait_idle("first-boot", timeout=FIRST_BOOT)
-    seen.texts["table"], seen.texts["id"] = node.disk.table(), node.disk.id()
-    seen.texts["numbers"] = " ".join(map(str, sorted(node.disk.partitions())))
-    return seen
+    return first_boot(lab, "systemd-boot", "dos")[1]

@@ -15,6 +15,7 @@ from tests.lab.keys import ssh_key
 from tests.lab.node import CommandError, Node
 from tests.lab.qmp import QmpError
 from tests.lab.site import MIB, Lab
+from tests.lab.snapshots import Snapshot
 from tests.lab.toml import load
 
 FIRST_BOOT, UPDATE, REINSTALL, BOOT = 900.0, 900.0, 1500.0, 400.0  # seconds; a busy machine is slow, not wrong
@@ -34,7 +35,7 @@ class Seen:
 
     first: dict[str, Any] = field(default_factory=dict)
     first_events: list[dict[str, Any]] = field(default_factory=list)
-    table: dict[int, Any] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)  # partition → bytes after the first boot
     identity: dict[str, dict[str, str]] = field(default_factory=dict)  # at which point → what
     lease: dict[str, list[str]] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
@@ -46,16 +47,28 @@ class Seen:
     processes: list[str] = field(default_factory=list)
 
 
-def first_boot(lab: Lab, name: str, loader: str, seen: Seen | None = None) -> Node:
-    """From a flashed disk to a working node that is switched off again."""
-    node = lab.node(name, lab.flash(name, loader=loader))
+def first_boot(lab: Lab, loader: str, table: str = "gpt") -> tuple[Node, dict[str, Any]]:
+    """From a flashed disk to a working node that is switched off again, and what it looked like."""
+    name = f"first-{loader}-{table}"
+    node = lab.node(name, lab.flash(name, loader=loader, table=table))
+    agent = lab.agent(node)
     node.start()
-    status = lab.agent(node).wait_idle("first-boot", timeout=FIRST_BOOT)
-    if seen:
-        seen.first, seen.first_events, seen.table = status, lab.agent(node).events(), node.disk.partitions()
+    seen: dict[str, Any] = {"status": agent.wait_idle("first-boot", timeout=FIRST_BOOT), "events": agent.events()}
     wait_complete(node)
     node.stop()
-    return node
+    seen |= {"table": node.disk.table(), "sizes": {str(n): span.size for n, span in node.disk.partitions().items()}}
+    return node, seen
+
+
+def updated(lab: Lab, loader: str) -> tuple[Node, dict[str, Any]]:
+    """Release 2 is in the image slot, release 1 works; off."""
+    node = settled(lab, f"updating-{loader}", loader)
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    lab.agent(node).run(f"update {lab.url(2)}", timeout=UPDATE)
+    wait_complete(node)
+    node.stop()
+    return node, {}
 
 
 def wait_complete(node: Node) -> None:
@@ -64,16 +77,25 @@ def wait_complete(node: Node) -> None:
                     "boot confirmed", timeout=BOOT)
 
 
-def settled(lab: Lab, name: str, loader: str) -> Node:
-    """A node with a past: release 1 on both slots, off. Made once for each loader."""
-    snapshot = lab.kept(f"settled-{loader}", lambda: first_boot(lab, f"{name}.first", loader))
-    return lab.restore(snapshot, name)
+def kept(lab: Lab, loader: str) -> Snapshot:
+    return lab.kept(f"settled-{loader}", lambda: first_boot(lab, loader))
+
+
+def settled(lab: Lab, name: str, loader: str, **options: Any) -> Node:
+    """A node with a past: release 1 on both slots, off. The first boot happens once for each loader."""
+    return lab.restore(kept(lab, loader), name, **options)
+
+
+def waiting(lab: Lab, name: str, loader: str, **options: Any) -> Node:
+    """A settled node that has release 2 in its image slot, off."""
+    return lab.restore(lab.kept(f"updated-{loader}", lambda: updated(lab, loader)), name, **options)
 
 
 def life(lab: Lab, name: str, loader: str) -> Seen:
-    seen = Seen()
-    node = first_boot(lab, name, loader, seen)
-    lab.kept(f"settled-{loader}", lambda: node)
+    first = kept(lab, loader).seen
+    seen = Seen(first=first["status"], first_events=first["events"],
+                sizes={int(number): size for number, size in first["sizes"].items()})
+    node = settled(lab, name, loader)
     node.start()
     node.wait_ssh(timeout=BOOT)
     agent = lab.agent(node)
@@ -90,7 +112,7 @@ def life(lab: Lab, name: str, loader: str) -> Seen:
 
 def _live(lab: Lab, node: Node) -> None:
     """What a node gathers: a user with a key, a setting, 300 MB of data."""
-    public = ssh_key(lab.workdir / "ops-key")
+    public = ssh_key(lab.key.with_name("ops"))
     node.ssh("useradd --create-home --shell /bin/bash ops && install -d -o ops -g ops -m 700 /home/ops/.ssh && "
              f"echo '{public}' > /home/ops/.ssh/authorized_keys && chown ops: /home/ops/.ssh/authorized_keys")
     node.ssh("mkdir -p /etc/k8r/conf.d && printf '[boot]\\ndeadline = \"9min\"\\n' > /etc/k8r/conf.d/50-site.toml")
@@ -171,7 +193,7 @@ def _reinstall(seen: Seen, node: Node, agent: Agent) -> None:
     times = {e["kind"]: float(e["time"]) for e in agent.events()
              if e["step"] == "write-working" and e["task"] == "reinstall"}
     seen.written = meter.between(times["started"], times["succeeded"])
-    ended = subprocess.run(node.ssh_argv("true", user="ops", options=("-i", str(node.key.with_name("ops-key")))),
+    ended = subprocess.run(node.ssh_argv("true", user="ops", options=("-i", str(node.key.with_name("ops")))),
                            capture_output=True)
     seen.texts["ops login"] = str(ended.returncode)
 

@@ -23,10 +23,10 @@ class TestSystemdBoot:
         assert {status["state"] for status in first["slots"].values()} == {"ok"}
 
     def test_first_boot_grew_the_image_slot_and_filled_the_disk(self, told: Seen) -> None:
-        table = told.table
-        assert sorted(table) == [1, 2, 3, 4]
-        assert (table[2].size, table[4].size) == (IMAGE_SIZE, STATE_SIZE)
-        assert table[3].size > 1 << 30
+        sizes = told.sizes
+        assert sorted(sizes) == [1, 2, 3, 4]
+        assert (sizes[2], sizes[4]) == (IMAGE_SIZE, STATE_SIZE)
+        assert sizes[3] > 1 << 30
 
     def test_every_step_left_its_time(self, told: Seen) -> None:
         for task, steps in {"first-boot": ("partition-disk", "make-state", "write-working", "confirm"),
@@ -63,7 +63,7 @@ class TestSystemdBoot:
         assert status["state"]["release_floor"] == 2 and status["queue"] == []
 
     def test_reinstall_after_300_mb_writes_at_most_a_hundredth_of_the_slot(self, told: Seen) -> None:
-        assert 0 < told.written <= told.table[3].size // 100
+        assert 0 < told.written <= told.sizes[3] // 100
 
     def test_identity_is_kept(self, told: Seen) -> None:
         assert "after" in told.identity and "on a visit" in told.identity

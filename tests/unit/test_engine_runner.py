@@ -254,6 +254,12 @@ def test_a_stray_image_slot_goes_back_to_working_after_a_grace_time(bench: Bench
     assert bench.machine.reboots == 1 and bench.slept == 300
 
 
+def test_the_grace_time_is_a_setting(bench: Bench) -> None:
+    bench.world.settings = replace(bench.world.settings, boot=BootSettings(grace=7.0))
+    bench.at(current=IMAGE, primary=WORKING).slot(WORKING)
+    assert bench.run() is Outcome.REBOOTING and bench.slept == 7
+
+
 def test_a_request_in_the_grace_time_comes_first(bench: Bench) -> None:
     bench.at(current=IMAGE, primary=WORKING).slot(WORKING)
     sleep, asked = bench.sleep, []
