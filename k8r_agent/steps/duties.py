@@ -110,7 +110,10 @@ def _not_primary(world: World, state: BootState, last: Transaction | None) -> Du
         return Duty(why=f"the {here} slot runs although {there} is the primary, and there is no state partition to "
                     "count a reboot on: the node stays here", hint="look at `k8r-agent status`, then reboot by hand")
     if here is Slot.IMAGE and state.tries_left == 0:
-        return _working_dead(world, last)
+        return _working_dead(world, "the working slot used up its boot tries, so the image slot was booted")
+    if here is Slot.IMAGE and world.boot.assets(Slot.WORKING) is None:
+        return _working_dead(world, "the working slot's kernel or initrd is missing or damaged, so the image slot was "
+                             "booted")
     if counters(world.files).returns >= RETURNS:
         return Duty(why=f"{RETURNS} reboots to the {there} slot ended in the {here} slot again: the node stays here",
                     hint="`k8r-agent events` says what was tried; `k8r-agent reinstall` rewrites the working slot")
@@ -122,8 +125,7 @@ def _not_primary(world: World, state: BootState, last: Transaction | None) -> Du
     return Duty(action=Action.RETURN, why=why, hint=hint)
 
 
-def _working_dead(world: World, last: Transaction | None) -> Duty:
-    why = "the working slot used up its boot tries, so the image slot was booted"
+def _working_dead(world: World, why: str) -> Duty:
     image = world.slots.status(Slot.IMAGE)
     offer = Duty(why=why, hint=f"{_ways_out(world)}; `k8r-agent reboot --slot working` tries it once more")
     if counters(world.files).chances < LAST_CHANCES and world.boot.assets(Slot.WORKING) is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.lab.network import run
 
 CHUNK = 4 << 20
+EXT_BLOCK = 4096  # of every file system on a node
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ class DiskImage:
                 digest.update(data)
         return digest.hexdigest()
 
+    def flip(self, offset: int) -> None:
+        """Another byte there."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            old = file.read(1)
+        self.write(offset, bytes([old[0] ^ 0xFF]))
+
     def write(self, offset: int, data: bytes) -> None:
         with self.path.open("r+b") as file:
             file.seek(offset)
@@ -96,12 +104,26 @@ class DiskImage:
         done = subprocess.run(["mdir", "-b", "-i", self._fat(), f"::{directory}"], capture_output=True, text=True)
         return [line.rstrip("/").rsplit("/", 1)[-1].removeprefix("::") for line in done.stdout.splitlines() if line]
 
-    # ext4 partitions, through debugfs (read) and a loop device (write)
+    def fat_remove(self, name: str) -> None:
+        """Nothing happens when there is no such file."""
+        subprocess.run(["mdel", "-i", self._fat(), f"::{name}"], capture_output=True)
+
+    # ext4 partitions, through debugfs
 
     def ext_read(self, number: int, name: str) -> bytes:
         """A file's content; b"" when it does not exist."""
         at = f"{self.path}?offset={self.partitions()[number].start}"
         return subprocess.run(["/sbin/debugfs", "-c", "-R", f"cat {name}", at], capture_output=True).stdout
+
+    def ext_remove(self, number: int, name: str) -> None:
+        at = f"{self.path}?offset={self.partitions()[number].start}"
+        run("/sbin/debugfs", "-w", "-R", f"rm {name}", at)
+
+    def ext_block(self, number: int, name: str) -> int:
+        """Where on the disk a file's first block is; bytes."""
+        start = self.partitions()[number].start
+        return start + EXT_BLOCK * int(run("/sbin/debugfs", "-c", "-R", f"blocks {name}",
+                                           f"{self.path}?offset={start}").split()[0])
 
     def ext_dump(self, number: int, directory: str, to: Path) -> None:
         to.mkdir(parents=True, exist_ok=True)

@@ -66,10 +66,18 @@ class Qmp:
 
     def written(self, drive: str) -> int:
         """Bytes the guest has written to a drive since QEMU started."""
+        return int(self._stats(drive)["wr_bytes"])
+
+    def operations(self, drive: str) -> int:
+        """Writes and flushes since QEMU started."""
+        stats = self._stats(drive)
+        return int(stats["wr_operations"]) + int(stats["flush_operations"])
+
+    def _stats(self, drive: str) -> dict[str, Any]:
         for device in self.command("query-blockstats"):
             if drive in (device.get("qdev"), device.get("device"), device.get("node-name")) \
                     or str(device.get("qdev", "")).startswith(f"/machine/peripheral/{drive}"):
-                return int(device["stats"]["wr_bytes"])
+                return dict(device["stats"])
         raise QmpError(f"no drive {drive}")
 
     def close(self) -> None:

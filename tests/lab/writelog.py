@@ -218,6 +218,11 @@ class Replay:
         found = [piece for start, size in self.spans for piece in self.log.pieces(entries, start, size)]
         return found if len(self.spans) == 1 else sorted(found, key=lambda piece: piece.entry)
 
+    def keep(self, pieces: Iterable[Piece]) -> None:
+        """These pieces arrived as well, for good."""
+        for piece in pieces:
+            self._do(piece.offset - self._shift, piece.length, piece.data)
+
     @contextlib.contextmanager
     def torn(self, pieces: Iterable[Piece]) -> Iterator[Path]:
         """The disk with these pieces arrived as well; afterwards it is as it was."""

@@ -1,19 +1,17 @@
-"""Stories of what goes wrong: power cuts, an image that does not boot, a working slot that dies, twin disks."""
+"""Stories of what goes wrong: power cuts, twin disks, kernel updates."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
+import random
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tests.lab.disks import DiskImage
-from tests.lab.images import CONSOLE, signing_key, tool
 from tests.lab.node import Drive
+from tests.lab.past import BOOT, FIRST_BOOT, REINSTALL, UPDATE, first_boot, image_of, settled, wait_complete
+from tests.lab.powercut import Loss, Plug
 from tests.lab.site import Lab
-from tests.node.life import BOOT, FIRST_BOOT, REINSTALL, UPDATE, first_boot, image_of, settled, wait_complete
 
 
 @dataclass
@@ -22,84 +20,33 @@ class Seen:
     events: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
 
 
 def cuts(lab: Lab, name: str, loader: str) -> Seen:
-    """The plug is pulled while the image slot is written, and again while the working slot is."""
+    """The plug is pulled while the image slot is written, and again while the working slot is. What was not flushed is
+    lost as the dice say."""
     seen, node = Seen(), settled(lab, name, loader)
-    agent = lab.agent(node)
-    node.start()
+    agent, plug = lab.agent(node), Plug(node, random.Random(name))
+    plug.on()
     node.wait_ssh(timeout=BOOT)
     lab.web.site.rate = 8 << 20  # what is right already is not written, so only the download makes it last
     node.ssh(f"k8r-agent update {lab.url(2)} --no-wait")
     agent.wait_step("write-image", timeout=UPDATE)
-    node.cut()
+    seen.losses.append(plug.cut())
     lab.web.site.rate = 0
-    node.start()
+    plug.on()
     seen.statuses["updated"] = agent.wait_idle("update", timeout=UPDATE)
     size, seen.digests["manifest"] = image_of(lab, 2)
     seen.digests["image"] = node.disk.digest(2, length=size)
     wait_complete(node)
     node.ssh("k8r-agent reinstall --yes --no-wait")
     agent.wait_step("write-working", timeout=REINSTALL)
-    node.cut()
-    node.start()
+    seen.losses.append(plug.cut())
+    plug.on()
     seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
     seen.events = agent.events()
     return seen
-
-
-def bundle_with(lab: Lab, name: str, release: int, *, cmdline: str) -> Path:
-    """Release 2's system as another release, with its own kernel arguments."""
-    made, boot = lab.build / "lab" / name, lab.workdir / f"{name}-boot"
-    shutil.copytree(lab.build / "release-2" / "boot", boot)
-    (boot / "cmdline").write_text(cmdline + "\n")
-    (boot / "release").write_text(f"{release}\n")
-    tool("bundle", f"--image={lab.build / 'release-2' / 'image.img'}", f"--boot={boot}", f"--release={release}",
-         f"--version=2026.11.{release}", "--level=1", "--epoch=1790000000", f"--sign-key={signing_key(lab.build)}",
-         f"--out={made}")
-    return made
-
-
-def image_that_does_not_boot(lab: Lab, name: str, loader: str) -> Seen:
-    """Its kernel panics. The node must come back to the old system by itself and say why."""
-    seen, node = Seen(), settled(lab, name, loader)
-    bundle = bundle_with(lab, f"{name}-bundle", 3, cmdline=f"{CONSOLE} rdinit=/no-such-program root=/dev/none")
-    agent = lab.agent(node)
-    try:
-        node.start()
-        node.wait_ssh(timeout=BOOT)
-        agent.run(f"update {lab.web.url(bundle)}", timeout=UPDATE)
-    finally:
-        shutil.rmtree(bundle, ignore_errors=True)
-    wait_complete(node)
-    node.ssh("k8r-agent reinstall --yes --no-wait")
-    node.serial.wait("Kernel panic", timeout=REINSTALL)
-    seen.statuses["back"] = agent.wait_idle("reinstall", state="failed", timeout=REINSTALL)
-    seen.events = agent.events()
-    seen.texts["status"], seen.texts["console"] = node.ssh("k8r-agent status"), node.serial.text()
-    return seen
-
-
-def working_slot_that_dies(lab: Lab, name: str, loader: str) -> Seen:
-    """Its init is gone. Each boot costs a try; then the image slot boots and explains."""
-    seen, node = Seen(), settled(lab, name, loader)
-    span = node.disk.partitions()[3]
-    destroy(node.disk.path, span.start, span.size, "/usr/lib/systemd/systemd")
-    node.start()
-    node.wait_ssh(timeout=4 * BOOT)
-    agent = lab.agent(node)
-    seen.statuses["rescued"], seen.texts["status"] = agent.status(), node.ssh("k8r-agent status")
-    seen.texts["console"] = node.serial.text()
-    node.ssh("k8r-agent reinstall --yes --no-wait")
-    seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
-    return seen
-
-
-def destroy(disk: Path, start: int, size: int, name: str) -> None:
-    """Remove a file from an ext4 partition of a node that is off."""
-    at = f"{disk}?offset={start}"
-    subprocess.run(["/sbin/debugfs", "-w", "-R", f"rm {name}", at], check=True, capture_output=True)
 
 
 def twins(lab: Lab, name: str) -> Seen:

@@ -163,6 +163,20 @@ def test_emergency_mode_does_not_last(tree: Path, tmp_path: Path) -> None:
     assert process.wait(60) == 133
 
 
+def test_a_broken_agent_does_not_keep_a_dead_boot_up(tree: Path, tmp_path: Path) -> None:
+    """Whatever of the agent is called fails. Two minutes and one minute are cut to seconds; 133: a reboot."""
+    binds = ["/bin/false:/usr/bin/k8r-agent"]
+    for source, place, old, new in (
+            ("etc/libexec/emergency-reboot", "/usr/lib/k8r", "delay=60", "delay=1"),
+            ("units/k8r-boot-deadline.timer", "/usr/lib/systemd/system", "OnBootSec=2min", "OnBootSec=10s")):
+        copy, text = tmp_path / Path(source).name, (ROOT / source).read_text()
+        assert old in text
+        copy.write_text(text.replace(old, new))
+        copy.chmod(0o755 if "libexec" in source else 0o644)
+        binds.append(f"{copy}:{place}/{copy.name}")
+    assert Container(tree=tree, base=tmp_path, binds=tuple(binds)).start().wait(90) == 133
+
+
 @pytest.mark.skipif(bool(os.environ.get("K8R_TREE")), reason="a tree of one's own does not know the key of the bundle")
 def test_the_unprivileged_poller_finds_the_newer_release(second: dict[str, Any]) -> None:
     """It leaves one empty file; update.auto is not set, so nothing is submitted."""

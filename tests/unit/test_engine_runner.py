@@ -329,6 +329,14 @@ def test_a_dead_working_slot_is_offered_a_reinstall(bench: Bench) -> None:
     assert "used up its boot tries" in duty.why and "k8r-agent reinstall" in duty.hint
 
 
+def test_a_working_slot_without_a_kernel_is_not_booted_again(bench: Bench) -> None:
+    bench.at(current=IMAGE, primary=WORKING).slot(IMAGE)
+    del bench.boot.kept[WORKING]
+    assert bench.run() is None and bench.machine.reboots == 0
+    duty = duties.decide(bench.world, None)
+    assert "kernel or initrd is missing" in duty.why and "k8r-agent reinstall" in duty.hint
+
+
 @pytest.mark.fault(19)
 def test_a_dead_working_slot_is_reinstalled_when_so_configured_but_not_for_ever(tmp_path: Path) -> None:
     settings = Settings(boot=BootSettings(when_working_dead="reinstall"))

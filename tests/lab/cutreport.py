@@ -1,0 +1,100 @@
+"""What a campaign of power cuts showed: summary.txt, summary.json and cuts.svg."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from html import escape
+from pathlib import Path
+
+OUTCOMES = {"finished": "#2e7d32", "stayed": "#1565c0", "needs hands": "#c62828"}
+ORDER = ("firmware", "kernel", "initramfs", "reboot", "panic", "idle", "partition-disk", "make-state", "check-bundle",
+         "preflight", "disarm", "verify-image", "write-image", "install-image-assets", "finish-update",
+         "capture-identity", "boot-image", "self-check", "set-primary-image", "write-working",
+         "install-working-assets", "boot-working", "grow-working", "health-check", "confirm")
+LEFT, TOP, CELL, DOT = 190, 60, 16, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """`ticks` since power-on, `time` by the host's clock, sectors `in_flight` at the cut and those that `arrived`;
+    `outcome` is that of the whole life it was a part of."""
+
+    number: int
+    life: int
+    task: str
+    loader: str
+    ticks: int
+    time: float
+    place: str
+    entries: int
+    in_flight: int
+    arrived: int
+    outcome: str = ""
+    why: str = ""
+
+    def at(self, place: str) -> Cut:
+        return replace(self, place=place)
+
+    def ended(self, outcome: str, why: str) -> Cut:
+        return replace(self, outcome=outcome, why=why)
+
+
+def publish(cuts: list[Cut], to: Path) -> str:
+    """Write all three; the text."""
+    text = summary(cuts)
+    (to / "summary.txt").write_text(text)
+    counted = Counter(cut.outcome for cut in cuts)
+    record = {"cuts": len(cuts), "recovered": len(cuts) - counted["needs hands"], "outcomes": dict(counted),
+              "needing_hands": counted["needs hands"], "each": [asdict(cut) for cut in cuts]}
+    (to / "summary.json").write_text(json.dumps(record, indent=1) + "\n")
+    (to / "cuts.svg").write_text(picture(cuts))
+    return text
+
+
+def summary(cuts: list[Cut]) -> str:
+    counted = Counter(cut.outcome for cut in cuts)
+    lossy = sum(1 for cut in cuts if cut.arrived < cut.in_flight)
+    lines = [f"{len(cuts)} cuts in {len({cut.life for cut in cuts})} lives: {counted['finished']} finished, "
+             f"{counted['stayed']} stayed on a good system and said why, {counted['needs hands']} needing hands",
+             f"{lossy} cuts lost writes; {sum(cut.in_flight for cut in cuts)} sectors were in flight, "
+             f"{sum(cut.arrived for cut in cuts)} of them arrived", ""]
+    for task in dict.fromkeys(cut.task for cut in cuts):
+        places = Counter(cut.place for cut in cuts if cut.task == task)
+        lines.append(f"{task}: " + ", ".join(f"{place} {n}" for place, n in sorted(places.items(), key=_order)))
+    for cut in cuts:
+        if cut.outcome != "finished":
+            lines.append(f"cut {cut.number} ({cut.loader}, in {cut.place}): {cut.outcome}: {cut.why.splitlines()[0]}")
+    return "\n".join(lines) + "\n"
+
+
+def _order(item: tuple[str, int]) -> tuple[int, str]:
+    place = item[0].removeprefix("after ")
+    return (ORDER.index(place) if place in ORDER else len(ORDER), item[0])
+
+
+def picture(cuts: list[Cut]) -> str:
+    """One column for each place of a node's life, one dot for each cut."""
+    tasks = list(dict.fromkeys(cut.task for cut in cuts))
+    parts, top, width = [], TOP, 760
+    for task in tasks:
+        places = sorted({cut.place for cut in cuts if cut.task == task}, key=lambda place: _order((place, 0)))
+        parts.append(f'<text x="10" y="{top - 8}" font-weight="bold">{escape(task)}</text>')
+        for row, place in enumerate(places):
+            y = top + row * CELL
+            parts.append(f'<text x="{LEFT - 10}" y="{y + 9}" text-anchor="end">{escape(place or "?")}</text>')
+            here = [cut for cut in cuts if cut.task == task and cut.place == place]
+            for column, cut in enumerate(here):
+                x = LEFT + column * (2 * DOT + 3) + DOT
+                shape = f'<circle cx="{x}" cy="{y + 5}" r="{DOT}"' if cut.loader == "grub" else \
+                    f'<rect x="{x - DOT}" y="{y}" width="{2 * DOT}" height="{2 * DOT}"'
+                parts.append(f'{shape} fill="{OUTCOMES.get(cut.outcome, "#888")}"><title>cut {cut.number}: '
+                             f'{escape(cut.outcome)}</title>{"</circle>" if cut.loader == "grub" else "</rect>"}')
+                width = max(width, x + 20)
+        top += len(places) * CELL + 40
+    legend = "".join(f'<rect x="{10 + 170 * i}" y="10" width="10" height="10" fill="{colour}"/>'
+                     f'<text x="{25 + 170 * i}" y="19">{name}</text>' for i, (name, colour) in
+                     enumerate(OUTCOMES.items())) + '<text x="520" y="19">○ grub  □ systemd-boot</text>'
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top}" font-family="sans-serif" '
+            f'font-size="11"><rect width="100%" height="100%" fill="white"/>{legend}{"".join(parts)}</svg>\n')

@@ -1,0 +1,75 @@
+"""Power cuts as a disk sees them: what the guest had not flushed arrives in part, or not at all.
+
+A killed QEMU leaves everything it wrote in the host's page cache. So each time the node is switched on, its disk is
+copied and every write is logged; at a cut the disk is made anew from that copy, all that was flushed, and of what was
+in flight whatever the dice say, sector by sector. The firmware's variables are written through and stay as they are.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.lab.disks import DiskImage
+from tests.lab.node import Node
+from tests.lab.writelog import Replay, WriteLog
+
+SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)  # of the sectors in flight that arrive
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Entries of the log, and sectors in flight at the cut."""
+
+    entries: int
+    in_flight: int
+    arrived: int
+
+
+class Plug:
+    """The only way to switch a node with such a disk on and off."""
+
+    def __init__(self, node: Node, dice: random.Random) -> None:
+        self.node, self._dice = node, dice
+        self._before, self._log = node.workdir / "before.img", node.workdir / "writes.log"
+
+    def on(self) -> None:
+        self._log.unlink(missing_ok=True)
+        self.node.disk.copy(self._before)
+        self.node.drives[0] = replace(self.node.drives[0], log=self._log)
+        self.node.start()
+
+    def cut(self) -> Loss:
+        self.node.cut()
+        loss = rebuild(self._before, self._log, self.node.disk.path, self._dice)
+        self._forget()
+        return loss
+
+    def off(self) -> None:
+        """As it should be done: what was written stays."""
+        self.node.stop()
+        self._forget()
+
+    def _forget(self) -> None:
+        for path in (self._before, self._log):
+            path.unlink(missing_ok=True)
+
+
+def rebuild(before: Path, log: Path, disk: Path, dice: random.Random) -> Loss:
+    """`disk` as the cut left it at the end of the log."""
+    if not log.exists():
+        DiskImage(before).copy(disk)
+        return Loss(0, 0, 0)
+    written = WriteLog(log)
+    try:
+        end = len(written.entries)
+        replay = Replay(written, before, disk)
+        replay.durable(end)
+        pieces, share = written.pieces(written.in_flight(end)), dice.choice(SHARES)
+        arrived = [piece for piece in pieces if dice.random() < share]
+        replay.keep(arrived)
+        replay.close()
+        return Loss(end, len(pieces), len(arrived))
+    finally:
+        written.close()

@@ -1,0 +1,234 @@
+"""Systems that are dead in one way or another, and what a node makes of them without hands.
+
+A reinstall goes wrong through a hook that breaks what is about to be booted, after everything was verified; a slot
+that dies later is broken from outside while the node is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.lab.agent import Agent
+from tests.lab.disks import DiskImage
+from tests.lab.images import ROOT
+from tests.lab.node import Node
+from tests.lab.past import BOOT, REINSTALL, UPDATE, settled, wait_complete, waiting
+from tests.lab.site import Lab
+
+QUICK = {"boot": {"grace": '"10s"', "deadline": '"2min"'}}
+DEAD = 1200.0  # seconds until a node has tried everything
+
+# Shell, for hooks that run as root in the runner's sandbox.
+HOOK = "#!/bin/sh -eu\n"
+ARGUMENTS = HOOK + """\
+mount -o remount,rw /boot/firmware
+cd /boot/firmware
+for file in loader/entries/k8r-{slot}*.conf {slot}/*/grub.env; do
+    [ ! -f "$file" ] || sed -i -e 's|^options .*|& {more}|' -e 's|^cmdline=.*|& {more}|' "$file"
+done
+cd /
+mount -o remount,ro /boot/firmware
+"""
+INSIDE = HOOK + """\
+mkdir -p /run/sabotage
+mount -t ext4 "/dev/$(sed -n 's,^rootpart=,,p' /run/k8r/boot | sed 's/2$/3/')" /run/sabotage
+cd /run/sabotage
+{command}
+cd /
+umount /run/sabotage
+"""
+
+
+@dataclass
+class Seen:
+    """`boots`: kernels started since the sabotage."""
+
+    status: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    console: str = ""
+    boots: int = 0
+    events: list[dict[str, Any]] = field(default_factory=list)
+    later: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """A hook before `step`. `tries`: how often the step is tried, where waiting for three would show nothing new."""
+
+    step: str
+    script: str
+    tries: int = 3
+
+
+def arguments(slot: str, more: str) -> str:
+    return ARGUMENTS.format(slot=slot, more=more)
+
+
+def inside(command: str) -> str:
+    return INSIDE.format(command=command)
+
+
+# A hang is ended by the watchdog, a broken agent by the deadline.
+REINSTALLS = {
+    "image-panics": Sabotage("boot-image", arguments("image", "rdinit=/no-such-program root=/dev/none")),
+    "image-hangs": Sabotage("boot-image", arguments("image", "init=/usr/bin/cat"), tries=1),
+    "image-root-does-not-mount": Sabotage("boot-image", arguments("image", "module_blacklist=ext4"), tries=1),
+    "image-agent-crashes": Sabotage("boot-image", arguments("image", "systemd.setenv=PYTHONHOME=/none"), tries=1),
+    "image-unhealthy": Sabotage("boot-image", arguments("image", "systemd.mask=ssh.service"), tries=1),
+    "working-has-no-init": Sabotage("boot-working", inside("rm usr/lib/systemd/systemd")),
+    "working-agent-crashes": Sabotage("boot-working", inside("printf 'syntax error' >usr/bin/k8r-agent"), tries=1),
+    "working-unhealthy": Sabotage("boot-working", inside("ln -sf /dev/null etc/systemd/system/ssh.service"), tries=1),
+}
+
+
+def reinstall(lab: Lab, name: str, case: str, loader: str) -> Seen:
+    """Release 2 was verified and is taken into use; then something breaks."""
+    sabotage = REINSTALLS[case]
+    node = waiting(lab, name, loader, more=QUICK)
+    agent, slot = lab.agent(node), "working" if sabotage.step == "boot-image" else "image"
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    plant(node, sabotage)
+    mark = node.serial.mark()
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    seen = Seen(status=agent.wait_idle("reinstall", state="failed", current=slot, timeout=DEAD))
+    return told(seen, node, mark)
+
+
+def plant(node: Node, sabotage: Sabotage) -> None:
+    hook = f"/etc/k8r/hooks/reinstall/before-{sabotage.step}/50-sabotage"
+    node.ssh(f"mkdir -p $(dirname {hook}) && cat >{hook} && chmod 755 {hook}", stdin=sabotage.script.encode())
+    if sabotage.tries != 3:
+        task = (ROOT / "tasks/reinstall.toml").read_text()
+        head, found, rest = task.partition(f"[step.{sabotage.step}]")
+        assert found and "max_tries = 3" in rest
+        text = head + found + rest.replace("max_tries = 3", f"max_tries = {sabotage.tries}", 1)
+        node.ssh("mkdir -p /etc/k8r/tasks && cat >/etc/k8r/tasks/reinstall.toml", stdin=text.encode())
+
+
+def told(seen: Seen, node: Node, mark: int) -> Seen:
+    seen.text, seen.console = node.ssh("k8r-agent status"), node.serial.text(mark)
+    seen.boots, seen.events = seen.console.count("Linux version"), Agent(node).events()
+    return seen
+
+
+# A confirmed working slot that dies
+
+
+def no_init(disk: DiskImage) -> None:
+    disk.ext_remove(3, "/usr/lib/systemd/systemd")
+
+
+def no_superblock(disk: DiskImage) -> None:
+    """Nor any of its copies: what is left cannot be mounted, nor mended by `e2fsck -p`."""
+    span = disk.partitions()[3]
+    disk.write(span.start, bytes(8192))
+
+
+def truncated_kernel(disk: DiskImage) -> None:
+    for letter in ("a", "b"):
+        if "vmlinuz" in disk.fat_names(f"working/{letter}"):
+            name = f"working/{letter}/vmlinuz"
+            disk.fat_write(name, disk.fat_read(name)[:1_000_000])
+
+
+def missing_kernel(disk: DiskImage) -> None:
+    for letter in ("a", "b"):
+        disk.fat_remove(f"working/{letter}/vmlinuz")
+
+
+DEATHS: dict[str, Callable[[DiskImage], None]] = {
+    "no-init": no_init, "no-superblock": no_superblock, "truncated-kernel": truncated_kernel,
+    "missing-kernel": missing_kernel,
+}
+
+
+def death(lab: Lab, name: str, case: str, loader: str) -> Seen:
+    """A slot that worked for weeks is broken. The image slot explains, and a reinstall mends it."""
+    node = settled(lab, name, loader, more=QUICK)
+    DEATHS[case](node.disk)
+    agent, seen = lab.agent(node), Seen()
+
+    def given_up(_: Node) -> bool:
+        seen.status = agent.status()
+        return seen.status["current"] == "image" and "reinstall" in seen.status["advice"] \
+            and "one more chance" not in seen.status["advice"]
+
+    node.start()
+    node.wait_until(given_up, "the node has given up the working slot", timeout=DEAD, every=5.0)
+    told(seen, node, 0)
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    seen.later = agent.wait_idle("reinstall", timeout=REINSTALL)
+    return seen
+
+
+# What is refused before anything is booted
+
+
+def rot(lab: Lab, name: str, loader: str) -> dict[str, Any]:
+    """Three things rot one after the other in the waiting release; each time a reinstall is asked for."""
+    node, found = waiting(lab, name, loader, more=QUICK), {}
+    agent = lab.agent(node)
+    good = {letter: node.disk.fat_read(f"image/{letter}/vmlinuz") for letter in ("a", "b")
+            if "vmlinuz" in node.disk.fat_names(f"image/{letter}")}
+    for what in ("kernel is truncated", "kernel is missing", "image has a wrong byte"):
+        for letter, kernel in good.items():
+            node.disk.fat_write(f"image/{letter}/vmlinuz", kernel[:1_000_000] if "truncated" in what else kernel)
+            if "missing" in what:
+                node.disk.fat_remove(f"image/{letter}/vmlinuz")
+        if "byte" in what:
+            node.disk.flip(node.disk.ext_block(2, "/usr/lib/systemd/systemd"))
+        node.start()
+        node.wait_ssh(timeout=BOOT)
+        wait_complete(node)
+        mark = node.serial.mark()
+        node.ssh("k8r-agent reinstall --yes --no-wait")
+        seen = Seen(status=agent.wait_idle("reinstall", state="failed", timeout=UPDATE))
+        found[what] = told(seen, node, mark)
+        if "byte" not in what:
+            node.stop()
+    agent.run(f"update {lab.url(2)}", timeout=UPDATE)
+    found["mended"] = Seen(status=agent.status())
+    return found
+
+
+def armed(lab: Lab, name: str, loader: str) -> dict[str, dict[str, Any]]:
+    """A try-boot is armed and comes to nothing: forgotten by the next run, by an update, and by a cancel in the image
+    slot itself."""
+    node, found = waiting(lab, name, loader, more=QUICK), {}
+    agent = lab.agent(node)
+    node.start()
+    boot = node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    arm(node)
+    found["armed"] = agent.status()
+    agent.run(f"update --force {lab.url(2)}", timeout=UPDATE)
+    found["after an update"] = agent.status()
+    arm(node)
+    node.ssh("systemctl start k8r-runner.service")
+    found["after a run"] = agent.status()
+    node.try_ssh("systemctl reboot")
+    boot = node.wait_boot(boot, timeout=BOOT)
+    found["after a reboot"] = agent.status()
+    wait_complete(node)
+    plant(node, Sabotage("self-check", HOOK + "sleep 60\n"))
+    node.ssh("k8r-agent reinstall --yes --no-wait")
+    boot = node.wait_boot(boot, timeout=BOOT)
+    found["in the image slot"] = agent.status()
+    node.ssh("k8r-agent task cancel")
+    node.wait_boot(boot, timeout=BOOT)
+    found["after a cancel"] = agent.status()
+    return found
+
+
+def arm(node: Node) -> None:
+    """As a reinstall does it, but nobody reboots."""
+    node.ssh("/usr/bin/python3 - <<'END'\n"
+             "from k8r_agent.cli.node import Node\n"
+             "from k8r_agent.model.slots import Slot\n"
+             "Node().world.boot.try_once(Slot.IMAGE)\n"
+             "END")
+

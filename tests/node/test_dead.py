@@ -1,0 +1,113 @@
+"""Dead systems of every kind: the node ends where the boot protocol says, without hands, and `status` explains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.node import dead
+from tests.node.dead import Seen
+
+LONG = pytest.mark.long
+
+
+def cases(tell: Any, *rows: tuple[Any, ...]) -> Any:
+    """Parameters (case, loader, expectation…) of a story; those that `make test` tells come without a mark."""
+    return [pytest.param(*row[:-1], marks=[pytest.mark.story(tell=tell, case=row[0], loader=row[1]), *row[-1]],
+                         id=f"{row[0]}-{row[1]}") for row in rows]
+
+
+def slots(status: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    return {name: (slot["release"], slot["state"]) for name, slot in status["slots"].items()}
+
+
+@pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
+    dead.reinstall,
+    ("image-panics", "systemd-boot", 6, "Kernel panic", []),
+    ("image-panics", "grub", 6, "Kernel panic", [LONG]),
+    ("image-hangs", "systemd-boot", 2, "", [LONG]),
+    ("image-root-does-not-mount", "grub", 2, "image slot on .* cannot be mounted", [LONG]),
+    ("image-agent-crashes", "grub", 2, "this system could not start", [LONG]),
+    ("image-unhealthy", "systemd-boot", 2, "", [LONG]),
+))
+def test_a_dead_image_leads_back_to_the_old_system(told: Seen, case: str, loader: str, boots: int, sign: str) -> None:
+    status, note = told.status, told.status["transaction"]["note"]
+    assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
+    assert slots(status)["working"] == (1, "ok")
+    assert told.boots == boots
+    assert "boot-image" in note and ("image slot did not come up" in note or "self-check" in note), note
+    assert "reinstall" in told.text
+    _console_shows(sign, told)
+
+
+@pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
+    dead.reinstall,
+    ("working-has-no-init", "grub", 7, "no init on", []),
+    ("working-agent-crashes", "systemd-boot", 3, "this system could not start", [LONG]),
+    ("working-unhealthy", "grub", 3, "", [LONG]),
+))
+def test_a_dead_new_system_ends_in_the_image_slot(told: Seen, case: str, loader: str, boots: int, sign: str) -> None:
+    status, note = told.status, told.status["transaction"]["note"]
+    assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("image", "image", None)
+    assert slots(status)["image"] == (2, "ok")
+    assert told.boots == boots
+    assert "boot-working" in note and ("working slot did not come up" in note or "health-check" in note), note
+    assert "stays in the image slot" in status["advice"] and "k8r-agent reinstall" in told.text
+    _console_shows(sign, told)
+
+
+@pytest.mark.parametrize(("case", "loader", "why"), cases(
+    dead.death,
+    ("no-init", "grub", "used up its boot tries", []),
+    ("no-superblock", "systemd-boot", "used up its boot tries", [LONG]),
+    ("truncated-kernel", "systemd-boot", "kernel or initrd is missing or damaged", [LONG]),
+    ("truncated-kernel", "grub", "kernel or initrd is missing or damaged", [LONG]),
+    ("missing-kernel", "systemd-boot", "kernel or initrd is missing or damaged", [LONG]),
+))
+def test_a_working_slot_that_dies_later(told: Seen, case: str, loader: str, why: str) -> None:
+    status = told.status
+    assert (status["current"], status["boot"]["primary"]) == ("image", "working")
+    assert why in status["advice"] and "k8r-agent reinstall" in told.text
+    if case in ("no-init", "no-superblock"):
+        assert told.boots == 6  # three tries, the image slot, one more chance, the image slot
+    assert told.later["current"] == told.later["boot"]["primary"] == "working"
+    assert slots(told.later) == {"working": (1, "ok"), "image": (1, "ok")}
+
+
+@pytest.mark.long
+@pytest.mark.story(tell=dead.rot, loader="grub")
+class TestRot:
+    @pytest.mark.parametrize(("what", "why"), [("kernel is truncated", "boot assets are damaged"),
+                                               ("kernel is missing", "boot assets are damaged"),
+                                               ("image has a wrong byte", "image slot is damaged")])
+    def test_is_found_before_the_node_relies_on_it(self, told: dict[str, Seen], what: str, why: str) -> None:
+        seen = told[what]
+        assert (seen.status["current"], seen.status["boot"]["primary"]) == ("working", "working")
+        assert why in seen.status["transaction"]["note"] and seen.boots == 0
+        assert "the last reinstall failed" in seen.text or "update" in seen.status["advice"]
+
+    def test_an_update_mends_it(self, told: dict[str, Seen]) -> None:
+        assert slots(told["mended"].status)["image"] == (2, "ok")
+
+
+@pytest.mark.story(tell=dead.armed, loader="systemd-boot")
+class TestArmed:
+    def test_it_is_armed(self, told: dict[str, dict[str, Any]]) -> None:
+        assert told["armed"]["boot"]["armed"] == "image"
+
+    @pytest.mark.parametrize("when", ["after an update", "after a run", "after a reboot", "after a cancel"])
+    def test_and_forgotten(self, told: dict[str, dict[str, Any]], when: str) -> None:
+        status = told[when]
+        assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
+
+    def test_a_cancel_in_the_image_slot_leaves_the_old_system(self, told: dict[str, dict[str, Any]]) -> None:
+        assert told["in the image slot"]["current"] == "image"
+        assert told["after a cancel"]["transaction"]["state"] == "cancelled"
+        assert slots(told["after a cancel"])["working"] == (1, "ok")
+
+
+def _console_shows(sign: str, told: Seen) -> None:
+    import re
+
+    assert re.search(sign, told.console), told.console[-2000:]
