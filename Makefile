@@ -10,6 +10,8 @@ BUILD    := build
 # Root's home is another one: what was built as a user is found there too.
 CACHED   := env XDG_CACHE_HOME=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 LOADER   := systemd-boot
+CUTS     := 6
+SEED     := 1
 
 # What goes into the package: a change of any of these makes a new .deb and new images.
 SOURCES  := $(shell find k8r_agent units tasks etc debian completion man -type f -not -name '*.pyc' \
@@ -25,7 +27,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
             shellcheck gpg
 
-.PHONY: help deps venv deb images image kubernetes demo quick test nodes e2e fuzz record sectors replay lint bench clean
+.PHONY: help deps venv deb images image kubernetes demo quick test nodes e2e fuzz record sectors replay campaign lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -100,6 +102,9 @@ replay: record ## boot STATES=n of those disks of each recorded life (SEED=s; go
 fuzz: venv ## coverage-guided fuzzing of everything that reads foreign bytes, for TIME=60 seconds
 	.venv/bin/pip install --quiet --disable-pip-version-check '$(ATHERIS)'
 	.venv/bin/python -m tests.fuzz --time $(TIME)
+
+campaign: images ## live power cuts at random moments: make campaign CUTS=60 SEED=1 [ONLY=17]; goes on where it was
+	$(SUDO) $(PYTHON) -m tests.lab.campaign $(BUILD) --cuts $(CUTS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
 
 lint: venv ## ruff, mypy --strict, shellcheck and the house rules
 	$(PYTEST) -q tests/test_floors.py tests/test_linters.py
