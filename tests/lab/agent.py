@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from typing import Any
 
 from tests.lab.node import CommandError, Node
@@ -34,13 +33,15 @@ class Agent:
         """A verb that is followed to its end."""
         return self.node.ssh(f"k8r-agent {command}", timeout=timeout)
 
-    def run_and_lose(self, command: str, *, after: float) -> None:
-        """A verb whose SSH session is killed on both ends after so many seconds."""
+    def run_and_lose(self, command: str, *, step: str, timeout: float) -> None:
+        """A verb whose SSH session is killed on both ends once that step was started."""
         client = subprocess.Popen(self.node.ssh_argv(f"k8r-agent {command}", options=("-tt",)),
                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(after)
-        client.kill()
-        client.wait()
+        try:
+            self.wait_step(step, task=command.split()[0], timeout=timeout)
+        finally:
+            client.kill()
+            client.wait()
 
     def transaction(self) -> dict[str, Any]:
         return dict(self.status()["transaction"] or {})
@@ -61,9 +62,9 @@ class Agent:
         self.node.wait_until(settled, f"{task} {state} in {current}", timeout=timeout)
         return last
 
-    def wait_step(self, step: str, *, kind: str = "started", timeout: float, since: int = 0) -> None:
-        """Until an event of that step is in the log (after the first `since` events)."""
+    def wait_step(self, step: str, *, task: str, kind: str = "started", timeout: float) -> None:
+        """Until an event of that step is in the log."""
         def seen(_: Node) -> bool:
-            return any(e["step"] == step and e["kind"] == kind for e in self.events()[since:])
+            return any((e["task"], e["step"], e["kind"]) == (task, step, kind) for e in self.events())
 
         self.node.wait_until(seen, f"{step} {kind}", timeout=timeout, every=1.0)

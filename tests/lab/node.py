@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from tests.lab.accel import acceleration, firmware, pflash
 from tests.lab.disks import DiskImage
 from tests.lab.network import Network
-from tests.lab.qmp import Qmp
+from tests.lab.qmp import Qmp, QmpError
 from tests.lab.serial import Serial
 
 SSH_OPTIONS = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
@@ -60,7 +61,6 @@ class Node:
         self.tap = ""
         self.qemu: subprocess.Popen[bytes] | None = None
         self._power, self._over = threading.RLock(), threading.Event()
-        self._monitor = workdir / "qmp.sock"
         workdir.mkdir(parents=True, exist_ok=True)
         self.variables = workdir / "OVMF_VARS.fd"
         if not self.variables.exists():
@@ -74,7 +74,7 @@ class Node:
         self.tap, self.serial = self.network.tap(), Serial(self.console, echo=self.echo)
         try:
             qemu = self._spawn("power on")
-        except OSError:
+        except (OSError, QmpError):
             self.cut()
             raise RuntimeError((self.workdir / "qemu.log").read_text()[-2000:]) from None
         self._over = threading.Event()
@@ -87,13 +87,14 @@ class Node:
         return self.qemu is not None and not self._over.is_set()
 
     def _spawn(self, what: str) -> subprocess.Popen[bytes]:
-        self._monitor.unlink(missing_ok=True)
-        with (self.workdir / "qemu.log").open("ab") as errors:
-            self.qemu = subprocess.Popen([*self.network.prefix(), *self._argv(self._monitor)],
-                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        ours, theirs = socket.socketpair()
+        with theirs, (self.workdir / "qemu.log").open("ab") as errors:
+            self.qemu = subprocess.Popen([*self.network.prefix(), *self._argv(theirs.fileno())],
+                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+                                         pass_fds=[theirs.fileno()])
         assert self.qemu.stdout is not None
         self.serial.attach(self.qemu.stdout, what)
-        self.qmp = Qmp(self._monitor)
+        self.qmp = Qmp(ours)
         return self.qemu
 
     def _keep_on(self, qemu: subprocess.Popen[bytes], over: threading.Event) -> None:
@@ -106,18 +107,18 @@ class Node:
                 if again:
                     self.serial.join()
                     self.qmp.close()
-                    with contextlib.suppress(OSError):  # QEMU's words are in qemu.log
+                    with contextlib.suppress(OSError, QmpError):  # QEMU's words are in qemu.log
                         qemu = self._spawn("reset")
                         continue
                 over.set()
                 return
 
-    def _argv(self, monitor: Path) -> list[str]:
+    def _argv(self, monitor: int) -> list[str]:
         argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35", *acceleration(),
                 "-smp", str(self.cpus), "-m", str(self.memory), "-display", "none", "-nodefaults",
                 "-no-reboot", *pflash(firmware().code, self.variables),
                 "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
-                "-qmp", f"unix:{monitor},server=on,wait=off",
+                "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
                 "-device", "virtio-rng-pci", "-device", "qemu-xhci,id=usb",
                 "-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no",
                 "-device", f"virtio-net-pci,netdev=net,mac={self.network.mac(self.index)},romfile="]

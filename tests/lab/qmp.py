@@ -6,8 +6,6 @@ import contextlib
 import json
 import socket
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
 
@@ -16,21 +14,12 @@ class QmpError(RuntimeError):
 
 
 class Qmp:
-    """One connection. Events that arrive between answers are kept in `events`."""
+    """One connection, the other end of which QEMU was given. Events that arrive between answers are kept in `events`.
+    """
 
-    def __init__(self, path: Path, *, timeout: float = 30.0) -> None:
-        end = time.monotonic() + timeout
+    def __init__(self, connection: socket.socket, *, timeout: float = 30.0) -> None:
         self.events: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
-        self._socket = socket.socket(socket.AF_UNIX)
-        while True:
-            try:
-                self._socket.connect(str(path))
-                break
-            except OSError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.05)
+        self._lock, self._socket = threading.Lock(), connection
         self._socket.settimeout(timeout)
         self._file = self._socket.makefile("rwb")
         self._receive()

@@ -185,9 +185,9 @@ def rot(lab: Lab, name: str, loader: str) -> dict[str, Any]:
         node.wait_ssh(timeout=BOOT)
         wait_complete(node)
         mark = node.serial.mark()
-        node.ssh("k8r-agent reinstall --yes --no-wait")
-        seen = Seen(status=agent.wait_idle("reinstall", state="failed", timeout=UPDATE))
-        found[what] = told(seen, node, mark)
+        said = node.ssh("k8r-agent reinstall --yes 2>&1", ok=(1,), timeout=UPDATE)
+        found[what] = told(Seen(status=agent.status()), node, mark)
+        found[what].text = said + found[what].text
         if "byte" not in what:
             node.stop()
     agent.run(f"update {lab.url(2)}", timeout=UPDATE)
@@ -208,7 +208,7 @@ def armed(lab: Lab, name: str, loader: str) -> dict[str, dict[str, Any]]:
     agent.run(f"update --force {lab.url(2)}", timeout=UPDATE)
     found["after an update"] = agent.status()
     arm(node)
-    node.ssh("systemctl start k8r-runner.service")
+    node.ssh("systemctl start --wait k8r-runner.service")
     found["after a run"] = agent.status()
     node.try_ssh("systemctl reboot")
     boot = node.wait_boot(boot, timeout=BOOT)

@@ -32,7 +32,7 @@ def cuts(lab: Lab, name: str, loader: str) -> Seen:
     node.wait_ssh(timeout=BOOT)
     lab.web.site.rate = 8 << 20  # what is right already is not written, so only the download makes it last
     node.ssh(f"k8r-agent update {lab.url(2)} --no-wait")
-    agent.wait_step("write-image", timeout=UPDATE)
+    agent.wait_step("write-image", task="update", timeout=UPDATE)
     seen.losses.append(plug.cut())
     lab.web.site.rate = 0
     plug.on()
@@ -41,7 +41,7 @@ def cuts(lab: Lab, name: str, loader: str) -> Seen:
     seen.digests["image"] = node.disk.digest(2, length=size)
     wait_complete(node)
     node.ssh("k8r-agent reinstall --yes --no-wait")
-    agent.wait_step("write-working", timeout=REINSTALL)
+    agent.wait_step("write-working", task="reinstall", timeout=REINSTALL)
     seen.losses.append(plug.cut())
     plug.on()
     seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)

@@ -83,15 +83,10 @@ def _update(lab: Lab, seen: Seen, node: Node, agent: Agent) -> None:
     """Submitted over an SSH session that is lost while the slot is written."""
     seen.texts["check"] = node.ssh(f"k8r-agent check {lab.url(2)}", ok=(0, 77))
     lab.web.site.rate = 24 * MIB
-    agent_gone = threading.Thread(target=agent.run_and_lose, args=(f"update {lab.url(2)}",), kwargs={"after": 25.0})
-    agent_gone.start()
-    try:
-        agent.wait_step("write-image", timeout=UPDATE)
-        seen.inhibitors = node.ssh("systemd-inhibit --list --no-pager")
-        seen.texts["runner"] = node.ssh("systemctl show -P StatusText k8r-runner.service")
-    finally:
-        agent_gone.join()
-        lab.web.site.rate = 0.0
+    agent.run_and_lose(f"update {lab.url(2)}", step="write-image", timeout=UPDATE)
+    seen.inhibitors = node.ssh("systemd-inhibit --list --no-pager")
+    seen.texts["runner"] = node.ssh("systemctl show -P StatusText k8r-runner.service")
+    lab.web.site.rate = 0.0
     seen.statuses["updated"] = agent.wait_idle("update", timeout=UPDATE)
     size, seen.images["in the manifest"] = image_of(lab, 2)
     seen.images["on the disk"] = node.disk.digest(2, length=size)
@@ -130,9 +125,9 @@ class Meter:
 
 def _reinstall(seen: Seen, node: Node, agent: Agent) -> None:
     with Meter(node) as meter:
-        agent.run_and_lose("reinstall --yes", after=8.0)
+        agent.run_and_lose("reinstall --yes", step="preflight", timeout=BOOT)
         with contextlib.suppress(TimeoutError, CommandError):
-            agent.wait_step("self-check", timeout=REINSTALL / 2)
+            agent.wait_step("self-check", task="reinstall", timeout=REINSTALL / 2)
             _note(seen, "in the image slot", node)
         seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
         time.sleep(2)

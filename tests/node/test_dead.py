@@ -84,8 +84,7 @@ class TestRot:
     def test_is_found_before_the_node_relies_on_it(self, told: dict[str, Seen], what: str, why: str) -> None:
         seen = told[what]
         assert (seen.status["current"], seen.status["boot"]["primary"]) == ("working", "working")
-        assert why in seen.status["transaction"]["note"] and seen.boots == 0
-        assert "the last reinstall failed" in seen.text or "update" in seen.status["advice"]
+        assert why in seen.text and seen.boots == 0
 
     def test_an_update_mends_it(self, told: dict[str, Seen]) -> None:
         assert slots(told["mended"].status)["image"] == (2, "ok")
