@@ -12,7 +12,6 @@ from typing import Any
 
 from tests.lab.agent import Agent
 from tests.lab.disks import DiskImage
-from tests.lab.images import ROOT
 from tests.lab.node import Node
 from tests.lab.past import BOOT, REINSTALL, UPDATE, settled, wait_complete, waiting
 from tests.lab.site import Lab
@@ -102,7 +101,7 @@ def plant(node: Node, sabotage: Sabotage) -> None:
     hook = f"/etc/k8r/hooks/reinstall/before-{sabotage.step}/50-sabotage"
     node.ssh(f"mkdir -p $(dirname {hook}) && cat >{hook} && chmod 755 {hook}", stdin=sabotage.script.encode())
     if sabotage.tries != 3:
-        task = (ROOT / "tasks/reinstall.toml").read_text()
+        task = node.ssh("cat /usr/lib/k8r/tasks/reinstall.toml")
         head, found, rest = task.partition(f"[step.{sabotage.step}]")
         assert found and "max_tries = 3" in rest
         text = head + found + rest.replace("max_tries = 3", f"max_tries = {sabotage.tries}", 1)
