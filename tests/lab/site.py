@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,6 @@ class Lab:
     def start(self) -> Lab:
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.public_key = ssh_key(self.key)
-        manifests = [(bundle_of(self.build, release) / "manifest.toml").read_bytes() for release in RELEASES]
-        self._snapshots = Snapshots(self.build / "snapshots", *manifests, self.config(hostname=HOSTNAME),
-                                    str(DISK_SIZE).encode())
         self.network.start()
         self.web = Web(self.network, self.build)
         return self
@@ -83,6 +81,11 @@ class Lab:
         return Agent(node)
 
     # snapshots
+
+    @cached_property
+    def _snapshots(self) -> Snapshots:
+        manifests = [(bundle_of(self.build, release) / "manifest.toml").read_bytes() for release in RELEASES]
+        return Snapshots(self.build / "snapshots", *manifests, self.config(), str(DISK_SIZE).encode())
 
     def kept(self, label: str, make: Callable[[], tuple[Node, dict[str, Any]]]) -> Snapshot:
         """The snapshot of that label. See Snapshots.get()."""
