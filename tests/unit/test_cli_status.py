@@ -89,6 +89,14 @@ def test_what_the_runner_would_say_is_said_here(prompt: Prompt) -> None:
     assert "k8r-agent reinstall" in prompt.out
 
 
+def test_a_working_slot_without_a_kernel_is_not_booted_again(prompt: Prompt) -> None:
+    boot(prompt, current=Slot.IMAGE)
+    assert "working is the primary" in advice(prompt)
+    del prompt.world.boot.kept[Slot.WORKING]  # type: ignore[attr-defined]
+    assert "kernel or initrd is missing or damaged, so the image slot was booted" in advice(prompt)
+    assert "k8r-agent reinstall" in prompt.out
+
+
 def test_a_twin_disk(prompt: Prompt) -> None:
     facts = prompt.world.disks.facts()
     prompt.world.disks.facts = lambda: replace(facts, duplicate="/dev/sdb")  # type: ignore[method-assign]
