@@ -11,7 +11,6 @@ BUILD    := build
 CACHED   := env XDG_CACHE_HOME=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 LOADER   := systemd-boot
 CUTS     := 6
-SEED     := 1
 
 # What goes into the package: a change of any of these makes a new .deb and new images.
 SOURCES  := $(shell find k8r_agent units tasks etc debian completion man -type f -not -name '*.pyc' \
