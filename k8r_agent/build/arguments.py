@@ -88,6 +88,8 @@ def _build(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--kubernetes-key", type=_file, metavar="FILE", help="OpenPGP key of that repository")
     group.add_argument("--preload", type=_directory, metavar="DIR",
                        help="container images (*.tar) that the image carries, for nodes that reach no registry")
+    group.add_argument("--cni", type=_file, action="append", default=[], metavar="FILE",
+                       help="manifest of a pod network, named calico.yaml, flannel-0.26.1.yaml, ...; repeatable")
     group = verb.add_argument_group("the build")
     group.add_argument("--out", type=Path, required=True, metavar="DIR", help="DIR/bundle, DIR/image.img, DIR/boot/")
     group.add_argument("--cache", type=Path, default=Path("build/cache/apt"), metavar="DIR",

@@ -40,6 +40,7 @@ def key(golden: GoldenOptions, bundle: BundleOptions, *, size: int, base: str, s
         "debs": [file_hash(deb) for deb in golden.debs],
         "node_sources": golden.node_sources.read_text() if golden.node_sources else "",
         "preload": [(path.name, file_hash(path)) for path in sorted(preload.glob("*.tar"))] if preload else [],
+        "cni": [(path.name, file_hash(path)) for path in golden.kubernetes.cni] if golden.kubernetes else [],
         "tool": [file_hash(path) for path in _own_sources()],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

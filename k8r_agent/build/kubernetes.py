@@ -9,6 +9,7 @@ from pathlib import Path
 from k8r_agent.build import chroot, tree
 from k8r_agent.build.flatrepo import FlatRepository
 from k8r_agent.build.options import KubernetesOptions
+from k8r_agent.cluster.cni import DIRECTORY
 from k8r_agent.effects.commands import FullCommands
 from k8r_agent.errors import BuildError, UsageError
 
@@ -16,6 +17,7 @@ TOOLS = ("kubeadm", "kubelet", "kubectl")
 # The runtime; what the kubelet and kubeadm look for; etcdctl for snapshots.
 PACKAGES = ("containerd", "conntrack", "ebtables", "ethtool", "iptables", "iproute2", "mount", "socat", "etcd-client")
 _VERSION = re.compile(r"\d+\.\d+\.\d+([~+-][A-Za-z0-9.+~-]+)?")
+_MANIFEST = re.compile(r"(calico|flannel)(-\d+\.\d+\.\d+)?\.yaml")
 _ARMOUR = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
 
 # CNI programs are where the kubernetes-cni package and the manifests of pod networks put them, not where Debian does.
@@ -52,10 +54,12 @@ _LINKS = {
 }
 
 
-def options(*, version: str, packages: str, key: Path | None, preload: Path | None) -> KubernetesOptions | None:
+def options(*, version: str, packages: str, key: Path | None, preload: Path | None,
+            cni: tuple[Path, ...] = ()) -> KubernetesOptions | None:
     """None: an image without Kubernetes. Raises UsageError for what does not go together."""
     if not version:
-        for given, name in ((packages, "--kubernetes-packages"), (key, "--kubernetes-key"), (preload, "--preload")):
+        for given, name in ((packages, "--kubernetes-packages"), (key, "--kubernetes-key"), (preload, "--preload"),
+                            (cni, "--cni")):
             if given:
                 raise UsageError(f"{name} without --kubernetes", hint="give the version: --kubernetes 1.31.4")
         return None
@@ -70,7 +74,11 @@ def options(*, version: str, packages: str, key: Path | None, preload: Path | No
                          hint="give the repository's Release.key")
     if "://" not in packages and not Path(packages).is_dir():
         raise UsageError(f"--kubernetes-packages {packages}: neither a URL nor a directory")
-    return KubernetesOptions(version=version, packages=packages, key=key, preload=preload)
+    for manifest in cni:
+        if not _MANIFEST.fullmatch(manifest.name):
+            raise UsageError(f"--cni {manifest}: nodes would not look for a manifest of that name",
+                             hint="call it calico.yaml or flannel.yaml, or with its version calico-3.25.1.yaml")
+    return KubernetesOptions(version=version, packages=packages, key=key, preload=preload, cni=cni)
 
 
 class Packages:
@@ -123,6 +131,8 @@ def configure(root: Path, wanted: KubernetesOptions, *, commands: FullCommands) 
         tree.write(root / name, text)
     for name, target in _LINKS.items():
         tree.link(root / name, target)
+    for manifest in wanted.cni:
+        tree.write(root / DIRECTORY.lstrip("/") / manifest.name, manifest.read_text())
     return tuple(listed)
 
 

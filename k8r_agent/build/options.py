@@ -15,12 +15,13 @@ ARCHITECTURE = "amd64"
 @dataclass(frozen=True, kw_only=True)
 class KubernetesOptions:
     """Kubernetes in the image. `packages` is a directory of .deb files or the URL of a flat apt repository, `preload`
-    a directory of container image archives."""
+    a directory of container image archives, `cni` manifests of pod networks."""
 
     version: str  # 1.31.4
     packages: str
     key: Path | None = None
     preload: Path | None = None
+    cni: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

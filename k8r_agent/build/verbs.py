@@ -52,7 +52,7 @@ def build(args: argparse.Namespace, commands: FullCommands, progress: Progress) 
         cmdline=assets.check_cmdline(args.cmdline), signers=_signers(args, commands),
         authorized_keys=_text_of(args.authorized_key), epoch=epoch,
         kubernetes=kubernetes.options(version=args.kubernetes, packages=args.kubernetes_packages,
-                                      key=args.kubernetes_key, preload=args.preload))
+                                      key=args.kubernetes_key, preload=args.preload, cni=tuple(args.cni)))
     packing = _packing(args, epoch)
     place = golden.Place(out=args.out.resolve(), cache=args.cache.resolve())
     if not options.signers:

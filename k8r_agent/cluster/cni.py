@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from k8r_agent.config.settings import KubernetesSettings
-from k8r_agent.errors import ClusterError
+from k8r_agent.errors import ClusterError, Refused
 
 DIRECTORY = "/usr/share/k8r/cni"  # in the image
 _FLANNEL = re.compile(r'("Network":\s*)"[^"\n]*"')
@@ -40,11 +40,11 @@ def manifest(said: KubernetesSettings) -> Manifest | None:
     return Manifest(source=f"{DIRECTORY}/{said.cni}{version}.yaml")
 
 
-def missing(found: Manifest) -> ClusterError:
+def missing(found: Manifest) -> Refused:
     """The image does not have it: no other one is taken, and nothing is fetched that nobody named."""
-    return ClusterError("the network of the pods cannot be made", why=f"there is no {found.source}",
-                        hint="put the manifest into the image, or set kubernetes.cni_manifest to a URL with "
-                             "kubernetes.cni_sha256, or kubernetes.cni to none")
+    return Refused("the network of the pods cannot be made", why=f"there is no {found.source}",
+                   hint="build the image with `k8r-image build --cni FILE`, or set kubernetes.cni_manifest to a URL "
+                        "with kubernetes.cni_sha256, or kubernetes.cni to none")
 
 
 def prepared(found: Manifest, data: bytes, *, said: KubernetesSettings, pod_cidr: str) -> bytes:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from k8r_agent.cluster import role
+from k8r_agent.cluster import cni, role
 from k8r_agent.cluster.role import Decision
 from k8r_agent.config import blank
 from k8r_agent.errors import ClusterError, K8rError, NoState, Refused, StepFailed, Unreachable
@@ -71,6 +71,7 @@ class CheckEntry:
         _assert_clock(world)
         if found.entry == role.INITIALISE:
             self._nobody_else(world)
+            _assert_network(world)
         elif found.entry == role.JOIN:
             self._somebody(world)
         else:
@@ -113,6 +114,13 @@ def _assert_here(world: World) -> None:
     if state.current is not Slot.WORKING or state.primary is not Slot.WORKING:
         raise Refused("the node enters no cluster", why="it does not run from a confirmed working slot",
                       hint="`k8r-agent status` says what to do")
+
+
+def _assert_network(world: World) -> None:
+    """A cluster without a pod network has no Ready node: better no cluster than that."""
+    chosen = cni.manifest(world.settings.kubernetes)
+    if chosen is not None and not chosen.remote and world.cluster.read(chosen.source.lstrip("/")) is None:
+        raise cni.missing(chosen)
 
 
 def _assert_clock(world: World) -> None:

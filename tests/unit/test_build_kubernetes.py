@@ -13,6 +13,8 @@ import pytest
 from k8r_agent.build import base, inputs, kubernetes, preload
 from k8r_agent.build.kubernetes import Packages, configure, options
 from k8r_agent.build.options import BundleOptions, GoldenOptions, KubernetesOptions
+from k8r_agent.cluster import cni
+from k8r_agent.config.settings import KubernetesSettings
 from k8r_agent.errors import BuildError, CommandFailed, UsageError
 from k8r_agent.ports.commands import Result
 
@@ -187,6 +189,29 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar").rename(tmp_path / "x y.tar")
     with pytest.raises(UsageError, match="blank"):
         preload.read(tmp_path)
+
+
+def test_manifests_of_pod_networks_go_where_a_node_looks(root: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "calico-3.25.1.yaml"
+    manifest.write_text("kind: Namespace\n")
+    asked = options(version="1.31.4", packages=str(tmp_path), key=None, preload=None, cni=(manifest,))
+    assert asked is not None
+    configure(root, asked, commands=Programs())
+    found = cni.manifest(KubernetesSettings(cni_version="3.25.1"))
+    assert found is not None and (root / found.source.lstrip("/")).read_text() == "kind: Namespace\n"
+    golden = GoldenOptions(release=1, version="1", kubernetes=asked)
+    packing = BundleOptions(release=1, version="1", created=1)
+    first = inputs.key(golden, packing, size=0, base="b", signing_key="")
+    manifest.write_text("kind: Pod\n")
+    assert inputs.key(golden, packing, size=0, base="b", signing_key="") != first
+
+
+def test_a_manifest_that_no_node_would_look_for_is_refused(tmp_path: Path) -> None:
+    for name in ("kube-flannel.yml", "cilium.yaml", "calico-v3.yaml"):
+        with pytest.raises(UsageError, match="would not look for"):
+            options(version="1.31.4", packages=str(tmp_path), key=None, preload=None, cni=(tmp_path / name,))
+    with pytest.raises(UsageError, match="--cni without --kubernetes"):
+        options(version="", packages="", key=None, preload=None, cni=(tmp_path / "calico.yaml",))
 
 
 def test_other_preloaded_images_make_another_image(tmp_path: Path) -> None:

@@ -78,6 +78,12 @@ def test_a_wrong_cluster_is_refused_and_nothing_changed(said: KubernetesSettings
     assert duties.decide(found.world(), last(found)).why
 
 
+def test_no_cluster_is_made_for_which_the_image_holds_no_pod_network() -> None:
+    found = node(replace(FOUNDER, cni="calico"))
+    txn = tried(found)
+    assert "no /usr/share/k8r/cni/calico.yaml" in txn.note and "--cni" in txn.facts["hint"] and untouched(found)
+
+
 def test_a_control_plane_that_does_not_answer_is_asked_again_later() -> None:
     outside = Outside()
     outside.answers = False
