@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from k8r_agent.model.slots import Slot
 from k8r_agent.store import cordon
-from tests.crash.clusters import founder, joiner, updated
+from tests.crash.clusters import founder, joiner, rested, updated
 from tests.crash.explorer import Judge
-from tests.crash.scenarios import Behaviour, MakeLoader
+from tests.crash.scenarios import Behaviour, MakeLoader, Unhealthy, asked
 from tests.fakes import kuberaw
 from tests.fakes.cluster import Outside
 from tests.fakes.kubeapi import FakeApi
@@ -28,6 +28,15 @@ def worker(loader: MakeLoader, behaviour: Behaviour | None = None, *, by_admin: 
     api.change({**api.data, "budgets": {"web": 0 if blocked else 1}})
     if by_admin:
         kuberaw.change_node(api, ME, unschedulable=True)
+    return node
+
+
+def stranded_worker(loader: MakeLoader) -> FakeNode:
+    """Release 2 never got well: the node stays in the image slot, out of its cluster."""
+    node = asked(worker(loader, Unhealthy()), "reinstall")
+    rested(node)
+    assert node.running is Slot.IMAGE
+    node.shut_down()
     return node
 
 

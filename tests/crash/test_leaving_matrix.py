@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.explorer import Explorer
-from tests.crash.leaving import as_it_was, control_plane, worker
+from tests.crash.leaving import as_it_was, control_plane, stranded_worker, worker
 from tests.crash.scenarios import DeadImage, Unhealthy, asked, cancelled, judge
 from tests.crash.test_matrix import OLD, STAYS, Scenario
 from tests.fakes.loaders import LOADERS
@@ -27,6 +27,9 @@ SCENARIOS: dict[str, Scenario] = {
     "a worker, the new system is not well": (
         lambda at: asked(worker(at, Unhealthy()), "reinstall"),
         as_it_was(judge(task="reinstall", done=2, failed=STAYS, always=True))),
+    "a worker is rescued": (
+        lambda at: asked(stranded_worker(at), "rescue", source="release-1", release="1"),
+        as_it_was(judge(task="rescue", done=1, patience=2))),
     "the only control plane": (
         lambda at: asked(control_plane(at), "reinstall"), as_it_was(DONE, pod=True)),
     "the only control plane, the new image is dead": (
