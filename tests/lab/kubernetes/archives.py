@@ -73,7 +73,8 @@ class Parts:
             return {"coredns": self.coredns}
         if component == "etcd":
             found = {f"usr/local/bin/{name}": programs() / "host/usr/bin" / name for name in ("etcd", "etcdctl")}
-            return {**found, **{str(path).lstrip("/"): path for path in libraries(found["usr/local/bin/etcd"])}}
+            needed = libraries(found["usr/local/bin/etcd"])  # the loader's name is a link, whose target is not in here
+            return {**found, **{str(path).lstrip("/"): path.resolve() for path in needed}}
         found = {f"usr/local/bin/{component}": programs() / version / component}
         if component == "kube-proxy":
             found |= {str(path.relative_to(self.proxy)): path for path in sorted(self.proxy.rglob("*"))
