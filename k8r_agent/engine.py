@@ -41,6 +41,7 @@ PERMANENT = (Refused, Protected, DiskAmbiguous, DiskTooSmall, ConfigError, Bundl
 LAST_ERROR = "last-error"  # fact: what the latest failed attempt said, for the note that ends the transaction
 _PAUSE, _LONGEST_PAUSE = 2, 60  # seconds before a second attempt, doubled for each later one
 _POSITION_TRIES = 3
+_INTERRUPTED = "interrupted"
 _MARGIN = 900.0  # seconds: a step that can end itself at its limit is not killed for it, nor are hooks and a pause
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Engine:
         """Run `txn` until it ends or the node reboots. Only StateError of the journal itself is raised."""
         world, report = self.world, self.world.report
         world.txn, world.remember_fact, world.report = txn, self._remember, _Guard(self, report)
+        world.seen.clear()  # somebody else may have had the lock since the last transaction
         try:
             if txn.state is TxnState.RUNNING:
                 self._settle()
@@ -216,19 +218,20 @@ class Engine:
             return
         duration = max(0.0, self.world.machine.now() - since)
         try:
-            done, why = self.steps[name].done(self.world), self._explanation(name)
+            if self.steps[name].done(self.world):
+                self._event(name, "succeeded", "", duration)
+                return self._after(name)
+            why = self._explanation(name)
         except Exception as error:  # the same again when the position is read, where it counts
-            done, why = False, f"interrupted: {typed(name, error)}"
-        if done:
-            self._event(name, "succeeded", "", duration)
-            self._after(name)
-            return
+            why = f"{_INTERRUPTED}: {typed(name, error)}"
         self._event(name, "failed", why, duration)
-        self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {why}"}))
+        known = self._txn.facts.get(LAST_ERROR, "").startswith(f"{name}: ")
+        if not (known and why.startswith(_INTERRUPTED)):  # why it failed before that says more
+            self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {why}"}))
 
     def _explanation(self, name: str) -> str:
         explain = getattr(self.steps[name], "explain", None)
-        return explain(self.world) if explain else "interrupted: the agent or the node went down"
+        return explain(self.world) if explain else f"{_INTERRUPTED}: the agent or the node went down"
 
     def _open_step(self) -> tuple[str, float]:
         """The step that was started last and has no end in the log."""

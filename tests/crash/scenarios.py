@@ -117,7 +117,7 @@ def reinstalled(loader: MakeLoader) -> FakeNode:
     return _done(node, None)
 
 
-def stranded(loader: MakeLoader, behaviour: Behaviour | None = None) -> FakeNode:
+def stranded(loader: MakeLoader, behaviour: Behaviour | None = None, *, then: Behaviour | None = None) -> FakeNode:
     """Release 2 never got well in the working slot, so the node stays in the image slot; release 1 is kept."""
     node = asked(updated(loader, behaviour or Unhealthy()), "reinstall")
     while node.session() is Outcome.REBOOTING:
@@ -125,6 +125,7 @@ def stranded(loader: MakeLoader, behaviour: Behaviour | None = None) -> FakeNode
         node.power_on()
     assert (node.running, node.primary(), last(node).state) == (Slot.IMAGE, Slot.IMAGE, TxnState.FAILED)
     node.shut_down()
+    node.behaviour = then or node.behaviour
     return node
 
 

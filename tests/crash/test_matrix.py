@@ -77,6 +77,12 @@ SCENARIOS: dict[str, Scenario] = {
     "rescue by another dead release": (
         lambda at: asked(stranded(at, DeadWorking3()), "rescue", source="release-3"),
         judge(task="rescue", done=3, failed=STAYS, always=True)),
+    "rescue, cancelled in time": (
+        lambda at: asked(cancelled(stranded(at), "capture-identity"), "rescue", source="release-1", release="1"),
+        judge(task="rescue", done=0, failed=STAYS, always=True)),
+    "rescue, flaky": (
+        lambda at: asked(stranded(at, then=Flaky()), "rescue", source="release-1", release="1"),
+        judge(task="rescue", done=1, failed={**STAYS, **OLD})),
     "update, cancelled": (
         lambda at: asked(cancelled(settled(at), "install-image-assets"), "update", source="release-2"),
         judge(task="update", done=0, failed=OLD, always=True)),

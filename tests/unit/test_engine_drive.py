@@ -198,6 +198,24 @@ def test_a_reboot_that_is_forbidden_is_a_failed_try() -> None:
     assert bench.drive() is Outcome.FAILED and "logind refuses" in bench.journal.note
 
 
+def test_what_a_step_said_is_not_forgotten_for_an_interruption() -> None:
+    """The deadline of a boot ends the last try of its health check: what is not well is still the reason."""
+    class Killed(BaseException):
+        pass
+
+    def sick(world: World) -> None:
+        if bench.steps["a"].applied == 3:
+            raise Killed
+        raise FetchError("SSH does not answer")
+
+    bench = Bench({"a": sick})
+    with pytest.raises(Killed):
+        bench.drive()
+    assert bench.drive() is Outcome.FAILED
+    assert bench.journal.note == "a: gave up after 3 tries: SSH does not answer"
+    assert "interrupted" in bench.events("a")[-1].message
+
+
 def test_an_interrupted_step_is_closed_in_the_log_and_costs_a_try() -> None:
     class Killed(BaseException):
         pass
