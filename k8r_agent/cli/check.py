@@ -26,12 +26,16 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     with node.bundles.open(source) as bundle:
         manifest, signer = bundle.manifest, bundle.signer
     present = node.newest_release()
-    newer = manifest.release > present
+    bad = next((one for one in node.quarantined() if one.release == manifest.release), None)
+    newer = manifest.release > present and bad is None
     name = render.release(manifest.release, manifest.version)
     if newer:
         console.say(f"{name} is available, the node has release {present or 'unknown'}: `k8r-agent update`")
+    elif bad:
+        console.say(f"{name} is in quarantine on this node ({bad.why}): `k8r-agent update --force` takes it anyway")
     else:
         console.say(f"nothing newer: {source} has {name}, the node has release {present}")
     console.result({"newer": newer, "source": source, "release": manifest.release, "version": manifest.version,
-                    "os": manifest.os, "kubernetes": manifest.kubernetes, "signer": signer, "present": present})
+                    "os": manifest.os, "kubernetes": manifest.kubernetes, "signer": signer, "present": present,
+                    "quarantined": bad.why if bad else ""})
     return Exit.OK if newer else Exit.NOTHING_TO_DO

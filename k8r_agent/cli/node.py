@@ -16,6 +16,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import Transaction, TxnState
 
 if TYPE_CHECKING:
+    from k8r_agent.cluster.proof import Line
     from k8r_agent.config.settings import Settings
     from k8r_agent.model.boot import BootFacts, BootState
     from k8r_agent.ports.blockdev import Disks
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from k8r_agent.ports.statefiles import StateFiles
     from k8r_agent.ports.step import Slots, Step, World
     from k8r_agent.steps.duties import Duty
+    from k8r_agent.store.condemned import Condemned
     from k8r_agent.store.events import EventLog
     from k8r_agent.store.journal import Journal
     from k8r_agent.store.lock import Lock
@@ -43,10 +45,13 @@ class Progress:
 
 
 class _Glance:
-    """Of the port Disks, what duties.decide() asks."""
+    """The port Disks for duties.decide(): twins are not looked for anew, the rest is as it is."""
 
-    def __init__(self, facts: BootFacts | None) -> None:
-        self._facts = facts
+    def __init__(self, facts: BootFacts | None, disks: Disks) -> None:
+        self._facts, self._disks = facts, disks
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._disks, name)
 
     def assert_writable(self) -> None:
         if self._facts and self._facts.duplicate:
@@ -208,7 +213,7 @@ class Node:
 
         from k8r_agent.steps.duties import decide
 
-        return decide(replace(self.world, disks=cast("Disks", _Glance(self.facts()))), last)
+        return decide(replace(self.world, disks=cast("Disks", _Glance(self.facts(), self.world.disks))), last)
 
     def unit_active(self, unit: str) -> bool:
         """False as well when systemd cannot be asked: then nobody can say that it is."""
@@ -273,10 +278,26 @@ class Node:
             sizes["write-working"] = used
         return sizes
 
-    def reinstall_refusals(self) -> tuple[K8rError, ...]:
+    def reinstall_refusals(self, *, force: bool = False) -> tuple[K8rError, ...]:
+        """`force` goes on where a line of the proof fails, and takes a release out of quarantine."""
+        from k8r_agent.cluster import proof
         from k8r_agent.steps.gates import plan
 
-        return plan(self.world).refusals
+        args = {"force": "yes"} if force else {}
+        found = plan(self.rehearsal("reinstall", args)).refusals
+        refused = None if force or found else proof.refusal(self.proof())
+        return (*found, refused) if refused else found
+
+    def proof(self) -> tuple[Line, ...]:
+        """That the node can come back into its cluster, line by line; () for one that is in none."""
+        from k8r_agent.steps.cluster_gates import prove
+
+        return prove(self.world)
+
+    def quarantined(self) -> tuple[Condemned, ...]:
+        from k8r_agent.store import condemned
+
+        return condemned.load(self.files)
 
 
 def _used(index: bytes) -> int:

@@ -13,6 +13,7 @@ from k8r_agent.model.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from k8r_agent.cli.node import Node
+    from k8r_agent.cluster.proof import Line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,14 @@ class PlannedStep:
     tries: int
 
 
-def show(task: str, args: Mapping[str, str], console: Console, node: Node) -> int:
+def show(task: str, args: Mapping[str, str], console: Console, node: Node, *, proof: tuple[Line, ...] = ()) -> int:
     planned = steps(task, args, node)
     rows = [(str(i), step.name, step.summary, step.now, format_size(step.bytes) if step.bytes else "",
              f"{step.tries} × {format_duration(step.timeout)}") for i, step in enumerate(planned, 1)]
     console.say(f"{task}: {node.tasks.load(task).summary}. Nothing is changed now.", "",
                 *render.table(rows, head=("", "step", "what it does", "now", "writes", "at most")))
-    console.result({"plan": {"task": task, "args": dict(args), "steps": [asdict(step) for step in planned]}})
+    console.result({"plan": {"task": task, "args": dict(args), "steps": [asdict(step) for step in planned]},
+                    **({"proof": [asdict(line) for line in proof]} if proof else {})})
     return Exit.OK
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k8r_agent.cli import losses, render
+from k8r_agent.cli import losses, plan, render
 from k8r_agent.cli.console import Console
 from k8r_agent.cli.parser import add_run_options, add_yes
 from k8r_agent.cli.submit import refuse_when_busy, submit
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from k8r_agent.cli.node import Node
+    from k8r_agent.cluster.proof import Line
 
 
 def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true",
+                        help="also where the node might not come back into its cluster, or a release in quarantine")
     add_yes(parser)
     add_run_options(parser)
 
@@ -26,17 +29,29 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("reinstall")
     lost = measure(node)
+    request = {"force": "yes"} if args.force else {}
     if args.dry_run:
         console.say(*announcement(lost, node.slots.status(Slot.WORKING), node.slots.status(Slot.IMAGE)), "")
-        return submit("reinstall", {}, args, console, node)
+        lines = node.proof()
+        console.say(*proved(lines, console))
+        return plan.show("reinstall", request, console, node, proof=lines)
     node.settings()
     refuse_when_busy(node)
-    refusals = node.reinstall_refusals()
+    refusals = node.reinstall_refusals(force=args.force)
     if refusals:
         raise refusals[0]
     text = announcement(lost, node.slots.status(Slot.WORKING), node.slots.status(Slot.IMAGE))
     consent(args, console, text, "Reinstall this node?")
-    return submit("reinstall", {}, args, console, node)
+    return submit("reinstall", request, args, console, node)
+
+
+def proved(lines: tuple[Line, ...], console: Console) -> list[str]:
+    """The proof, one line each; [] for a node that is in no cluster."""
+    if not lines:
+        return []
+    rows = [("  " + (console.paint("ok", "green") if line.ok else console.paint("NO", "red")), line.name, line.text +
+             (f" ({line.hint})" if line.hint and not line.ok else "")) for line in lines]
+    return ["Can the node come back into its cluster?", *render.table(rows), ""]
 
 
 def consent(args: Namespace, console: Console, text: list[str], question: str) -> None:

@@ -74,6 +74,8 @@ def gather(node: Node) -> Report:
     )
     problems += _found(report)
     nothing: tuple[str, ...] = ()
+    problems += [(f"release {bad.release} is in quarantine: {bad.why}", "a newer release may work, or --force")
+                 for bad in node.quarantined()]
     problems += [(said, "the runner sets it aside") for said in attempt(node.slots.problems, nothing)]
     if report.boot:
         problems += [(said, "") for said in attempt(lambda: node.world.boot.problems(), nothing)]

@@ -21,7 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="DIR|URL",
                         help="the bundle; without it, update.source of the configuration")
     parser.add_argument("--force", action="store_true",
-                        help="write the release again although the image slot holds it already")
+                        help="also a release that the image slot holds already, or that is in quarantine")
     add_yes(parser)
     parser.add_argument("--if-auto", action="store_true",
                         help="do nothing unless update.auto is set (the timer calls it so)")

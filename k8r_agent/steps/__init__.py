@@ -36,6 +36,7 @@ TABLE: Mapping[str, str] = {
     "name-node": "name_node:NameNode",
     "partition-disk": "partition_disk:PartitionDisk",
     "preflight": "gates:Preflight",
+    "quarantine-release": "quarantine:QuarantineRelease",
     "rejoin": "enter_cluster:Rejoin",
     "self-check": "health:SelfCheck",
     "set-primary-image": "boot_steps:SetPrimaryImage",

@@ -12,7 +12,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import Bundle
 from k8r_agent.ports.step import World
-from k8r_agent.steps import image_slot, skew
+from k8r_agent.steps import image_slot, quarantine, skew
 from k8r_agent.store.slots import before
 
 # On the boot partition lie the assets of two slots and, while one is replaced, a third set.
@@ -36,8 +36,10 @@ class CheckBundle:
         world.report.status(f"checking {source}")
         with world.bundles.open(source) as bundle:
             suits(world, bundle.manifest)
+            quarantine.refuse(world, bundle.manifest.release)
             newer(world, bundle.manifest, force=world.arg("force") == "yes")
             skew.check(world, bundle)
+            quarantine.forgive(world, bundle.manifest.release)
             bundle.raw_index()
             bundle.boot_assets()
             _remember(world, bundle)

@@ -17,7 +17,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.ports.statefiles import StateFiles
 from k8r_agent.ports.step import World
-from k8r_agent.store import cordon, jsonfile
+from k8r_agent.store import jsonfile
 from k8r_agent.store.slots import before
 
 NAME = "duties.json"
@@ -85,6 +85,7 @@ def _cluster(world: World, last: Transaction | None) -> Duty:
     if not world.cluster.present() or not world.files.persistent():
         return Duty()
     from k8r_agent.steps import enter_cluster, membership
+    from k8r_agent.store import cordon
 
     if membership.complete(world, membership.of(world)):
         left = cordon.load(world.files)

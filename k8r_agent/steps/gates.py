@@ -8,6 +8,7 @@ from k8r_agent.errors import K8rError, NoState, Refused
 from k8r_agent.model.layout import IMAGE, WORKING, Partition
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.ports.step import World
+from k8r_agent.steps import quarantine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class Preflight:
             raise refusal
         world.boot.disarm()  # what was armed earlier, for whatever reason, would boot in the middle of this
         image = world.slots.status(Slot.IMAGE)
+        quarantine.forgive(world, image.release)
         world.remember("release", str(image.release))
         world.remember("version", image.version)
         world.remember("digest", image.digest)
@@ -93,6 +95,8 @@ def _image(world: World) -> None:
     if status.state is not SlotState.OK:
         raise Refused("the node cannot be reinstalled", why=f"the image slot is {status.state}",
                       hint="run `k8r-agent update` first")
+    if world.boot.state().current is Slot.WORKING:  # where the image slot runs there is nothing left to protect
+        quarantine.refuse(world, status.release)
 
 
 def _boot(world: World) -> None:

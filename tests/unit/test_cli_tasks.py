@@ -177,7 +177,7 @@ class Bundles:
 
 
 def test_reinstall_asks_and_takes_only_yes(prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda: ())
+    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda force=False: ())
     assert prompt.run("reinstall", answer="no\n") == Exit.FAILED
     assert "Lost, with everything else" in prompt.err
     assert "nothing was changed" in prompt.err
@@ -187,14 +187,14 @@ def test_reinstall_asks_and_takes_only_yes(prompt: Prompt, monkeypatch: pytest.M
 
 
 def test_reinstall_without_a_terminal_needs_yes(prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda: ())
+    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda force=False: ())
     assert prompt.run("reinstall") == Exit.USAGE
     assert "--yes" in prompt.err
     assert prompt.run("reinstall", "--yes") == Exit.OK
 
 
 def test_reinstall_is_refused_before_it_asks(prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda: (Refused("not now", why="window"),))
+    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda force=False: (Refused("not now", why="window"),))
     assert prompt.run("reinstall", answer="yes\n") == Exit.FAILED
     assert "not now" in prompt.err and "Lost" not in prompt.err
 
@@ -286,7 +286,7 @@ def test_a_reboot_in_the_middle_is_no_failure(prompt: Prompt, steps: dict[str, A
                                               monkeypatch: pytest.MonkeyPatch) -> None:
     def arm(world: World) -> None:
         raise RebootRequested("into the image slot")
-    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda: ())
+    monkeypatch.setattr(prompt.node, "reinstall_refusals", lambda force=False: ())
     steps["first"].effect = arm
     assert prompt.run("reinstall", "--yes") == Exit.OK
     assert "first: rebooting into the image slot" in prompt.err

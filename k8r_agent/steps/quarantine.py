@@ -1,0 +1,51 @@
+"""Releases that did not work on this node are not brought again by themselves."""
+
+from __future__ import annotations
+
+from k8r_agent.errors import Refused
+from k8r_agent.model.slots import Slot
+from k8r_agent.model.txn import Transaction
+from k8r_agent.ports.step import World
+from k8r_agent.store import cluster as store
+from k8r_agent.store import condemned
+
+BLAMED = ("self-check", "boot-working", "rejoin", "health-check", "cluster-health")  # where the new system runs
+
+
+def refuse(world: World, release: int) -> None:
+    """Raises Refused for one in quarantine, unless forced. Observes only."""
+    found = condemned.find(world.files, release)
+    if found is not None and world.arg("force") != "yes":
+        raise Refused(f"release {release} is in quarantine on this node", why=found.why,
+                      hint="a newer release may work; --force takes this one all the same")
+
+
+def forgive(world: World, release: int) -> None:
+    """Somebody forced it: it gets another chance."""
+    if world.arg("force") == "yes":
+        condemned.forgive(world.files, release)
+
+
+class QuarantineRelease:
+    """After a reinstall that failed in the new system of a node in a cluster. A node without one is as it always was:
+    its owner decides."""
+
+    name = "quarantine-release"
+    summary = "Remember that this release did not work here"
+
+    def done(self, world: World) -> bool:
+        if not world.files.persistent() or world.txn is None or _blame(world.txn) is None:
+            return True
+        release = world.slots.status(Slot.IMAGE).release
+        return (not release or store.membership(world.files) is None
+                or condemned.find(world.files, release) is not None)
+
+    def apply(self, world: World) -> None:
+        assert world.txn is not None
+        condemned.add(world.files, condemned.Condemned(
+            release=world.slots.status(Slot.IMAGE).release, why=_blame(world.txn) or "", time=world.machine.now()))
+
+
+def _blame(txn: Transaction) -> str | None:
+    step = txn.facts.get("failed-step", "")
+    return f"{step}: {txn.facts.get('why') or 'it failed'}" if step in BLAMED else None
