@@ -44,6 +44,14 @@ def test_a_file_is_there_after_it_was_placed_and_gone_after_it_was_removed(clust
     assert cluster.names("etc/kubernetes") == () and cluster.read(path) is None
 
 
+def test_what_was_written_beside_the_port_can_be_made_durable(cluster: Cluster) -> None:
+    cluster.sync()
+    cluster.place("etc/kubernetes/admin.conf", b"x")
+    cluster.place("var/lib/kubelet/config.yaml", b"x")
+    cluster.sync()
+    assert cluster.read("etc/kubernetes/admin.conf") == b"x"
+
+
 @pytest.mark.parametrize("path", ["etc/shadow", "var/lib/etcd", "var/lib/k8r/cluster/etcd"])
 def test_nothing_else_is_ever_removed(cluster: Cluster, path: str) -> None:
     with pytest.raises(Protected):
