@@ -12,7 +12,7 @@ from k8r_agent.boot import loaderfiles
 from k8r_agent.model.slots import Slot
 from tests.fakes.assets import files_of
 from tests.fakes.golden import assets_of
-from tests.lab.bootjudge import Boot, Judge
+from tests.lab.bootjudge import ARMINGS, Boot, Judge
 from tests.lab.fatreader import Fat, NoFat
 
 MIB = 1 << 20
@@ -48,10 +48,10 @@ def read(path: Path) -> Fat:
         os.close(file)
 
 
-def boots(path: Path, loader: str, arming: str | None = None) -> Boot:
+def boots(path: Path, loader: str, arming: int = 0) -> Boot:
     file = os.open(path, os.O_RDONLY)
     try:
-        return Judge(loader, KNOWN).boots(file, arming)
+        return Judge(loader, KNOWN).boots(file)[arming]
     finally:
         os.close(file)
 
@@ -106,7 +106,7 @@ def test_flashed_disk_boots_its_image(flashed: Path, loader: str) -> None:
 
 def test_armed_slot_boots(flashed: Path, loader: str) -> None:
     if loader == "systemd-boot":
-        assert boots(flashed, loader, "k8r-working*") == Boot("working", "working/a", "2")
+        assert boots(flashed, loader, ARMINGS.index("k8r-working*")) == Boot("working", "working/a", "2")
 
 
 @pytest.mark.parametrize("name", ["vmlinuz", "initrd.img"])

@@ -32,8 +32,8 @@ class Boot:
 class _Medium(MutableMapping[str, bytes]):
     """A boot partition's files, read when they are asked for; what a loader changes stays in memory."""
 
-    def __init__(self, fat: Fat) -> None:
-        self._fat, self._own, self._gone = fat, dict[str, bytes](), set[str]()
+    def __init__(self, fat: Fat, contents: Contents) -> None:
+        self._fat, self._contents, self._own, self._gone = fat, contents, dict[str, bytes](), set[str]()
         self.asked: list[str] = []
 
     def __getitem__(self, path: str) -> bytes:
@@ -42,7 +42,7 @@ class _Medium(MutableMapping[str, bytes]):
         if path in self._gone or path not in self._fat.files:
             raise KeyError(path)
         self.asked.append(path)
-        return self._fat.read(path) or b""
+        return self._contents.of(self._fat, path)[0]
 
     def __contains__(self, path: object) -> bool:
         return path in self._own or (path in self._fat.files and path not in self._gone)
@@ -65,18 +65,17 @@ class _Medium(MutableMapping[str, bytes]):
         return self
 
 
-class Digests:
-    """sha256 of files, remembered as long as nobody writes to where they lie."""
+class Contents:
+    """Files and their sha256, remembered as long as nobody writes to where they lie."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[tuple[int, int], ...], str] = {}
+        self._known: dict[tuple[tuple[tuple[int, int], ...], int], tuple[bytes, str]] = {}
         self._touched: list[int] = []
 
     def touched(self, offsets: list[int]) -> None:
-        """Where sectors may be of this or that content from now on."""
-        both = sorted({*self._touched, *offsets})
-        self._touched = both
-        self._known = {extents: digest for extents, digest in self._known.items() if not self._hit(extents)}
+        """Where sectors may be of this or that content from now on; what was written before stays as it is."""
+        self._touched = sorted({*self._touched, *offsets})
+        self._known = {key: found for key, found in self._known.items() if not self._hit(key[0])}
         self._touched = sorted(set(offsets))
 
     def _hit(self, extents: tuple[tuple[int, int], ...]) -> bool:
@@ -86,33 +85,38 @@ class Digests:
                 return True
         return False
 
-    def of(self, fat: Fat, path: str) -> str:
+    def of(self, fat: Fat, path: str) -> tuple[bytes, str]:
+        """Nothing when it cannot be read to its end."""
         found = fat.files.get(path)
-        extents = tuple(fat.extents(found.cluster)) if found else ()
-        if extents in self._known:
-            return self._known[extents]
-        digest = hashlib.sha256(fat.read(path) or b"").hexdigest()
+        extents, size = (tuple(fat.extents(found.cluster)), found.size) if found else ((), 0)
+        if (extents, size) in self._known:
+            return self._known[extents, size]
+        data = fat.read(path) or b""
+        read = data, hashlib.sha256(data).hexdigest()
         if not self._hit(extents):
-            self._known[extents] = digest
-        return digest
+            self._known[extents, size] = read
+        return read
 
 
 class Judge:
     """`known`: digest → "vmlinuz 1", "initrd.img 1", …"""
 
     def __init__(self, loader: str, known: dict[str, str]) -> None:
-        self.loader, self._known, self.digests = loader, known, Digests()
+        self.loader, self._known, self.contents = loader, known, Contents()
+        self._last: Fat | None = None
 
-    def boots(self, file: int, arming: str | None = None) -> Boot:
+    def boots(self, file: int) -> list[Boot]:
+        """For each of ARMINGS; GRUB keeps its own in the file system."""
+        armings = ARMINGS if self.loader == "systemd-boot" else ARMINGS[:1]
         try:
-            fat = Fat(file)
+            fat = self._last = Fat(file, self._last)
         except NoFat as error:
-            return Boot("", "", "", why=str(error))
-        return self.boots_of(fat, arming)
+            return [Boot("", "", "", why=str(error)) for _ in armings]
+        return [self._boots(fat, arming) for arming in armings]
 
-    def boots_of(self, fat: Fat, arming: str | None) -> Boot:
+    def _boots(self, fat: Fat, arming: str | None) -> Boot:
         firmware = FIRMWARES[self.loader]()
-        medium = _Medium(fat)
+        medium = _Medium(fat, self.contents)
         firmware.files.medium = medium  # type: ignore[assignment]
         if arming and self.loader == "systemd-boot":
             firmware.efi.values["LoaderEntryOneShot"] = arming
@@ -122,7 +126,7 @@ class Judge:
             return Boot("", "", "", why=f"{type(error).__name__}: {error}")
         initrd = next(path for path in reversed(medium.asked) if path.endswith("initrd.img"))
         directory = os.path.dirname(initrd)
-        names = [self._known.get(self.digests.of(fat, f"{directory}/{name}"), "damaged")
+        names = [self._known.get(self.contents.of(fat, f"{directory}/{name}")[1], "damaged")
                  for name in ("vmlinuz", "initrd.img")]
         kernel, other = (name.split()[-1] for name in names)
         why = "" if "damaged" not in names and kernel == other else f"{directory}: {', '.join(names)}"

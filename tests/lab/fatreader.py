@@ -27,7 +27,8 @@ class Fat:
     """`files`: path → where it begins. A chain that ends too early or runs into the void makes a file unreadable;
     a directory is read as far as its chain goes. `file` is an open descriptor of the partition."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, like: Fat | None = None) -> None:
+        """`like`: one that was read before; what it knows about the table is taken over where that is the same."""
         self._file = file
         boot = os.pread(file, 512, 0)
         if boot[510:] != b"\x55\xaa":
@@ -47,7 +48,9 @@ class Fat:
         self._data = data * self._sector
         table = os.pread(file, length, reserved * self._sector)
         self._wide = self.clusters >= 65525
-        self._next = struct.unpack(f"<{len(table) // (4 if self._wide else 2)}{'I' if self._wide else 'H'}", table)
+        same = like is not None and like._table == table
+        self._table, self._chains = table, like._chains if like and same else dict[int, list[tuple[int, int]]]()
+        self._next = memoryview(table).cast("I" if self._wide else "H")  # little-endian, as this machine is
         self.files: dict[str, Found] = {}
         self.directories: set[str] = set()
         if self._wide:
@@ -68,6 +71,8 @@ class Fat:
 
     def extents(self, cluster: int) -> list[tuple[int, int]]:
         """(offset, bytes) of a chain."""
+        if cluster in self._chains:
+            return self._chains[cluster]
         found: list[tuple[int, int]] = []
         for number in self.chain(cluster):
             at = self._data + (number - 2) * self.cluster
@@ -75,6 +80,7 @@ class Fat:
                 found[-1] = (found[-1][0], found[-1][1] + self.cluster)
             else:
                 found.append((at, self.cluster))
+        self._chains[cluster] = found
         return found
 
     def _walk(self, raw: bytes, prefix: str, depth: int) -> None:

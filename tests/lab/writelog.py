@@ -167,6 +167,20 @@ def copy_spans(start: Path, to: Path, spans: tuple[tuple[int, int], ...], shift:
                 os.pwrite(target.fileno(), data, at - shift)
 
 
+def runs(pieces: Iterable[Piece]) -> Iterator[tuple[int, int, int]]:
+    """(offset, bytes, data) of pieces that follow each other, on the disk and in the log, as one."""
+    offset, length, data = 0, 0, -1
+    for piece in pieces:
+        if length and piece.data >= 0 and data >= 0 and (piece.offset, piece.data) == (offset + length, data + length):
+            length += piece.length
+            continue
+        if length:
+            yield offset, length, data
+        offset, length, data = piece.offset, piece.length, piece.data
+    if length:
+        yield offset, length, data
+
+
 class Replay:
     """A disk that goes along with the log. `disk` is the file that is rebuilt; it starts as a copy of `start`.
 
@@ -228,11 +242,10 @@ class Replay:
         """The disk with these pieces arrived as well; afterwards it is as it was."""
         undo: list[tuple[int, bytes]] = []
         try:
-            for piece in pieces:
-                at = piece.offset - self._shift
-                undo += self._content(at, piece.length) if piece.data < 0 else [
-                    (at, os.pread(self._file, piece.length, at))]
-                self._do(at, piece.length, piece.data)
+            for offset, length, data in runs(pieces):
+                at = offset - self._shift
+                undo += self._content(at, length) if data < 0 else [(at, os.pread(self._file, length, at))]
+                self._do(at, length, data)
             yield self.disk
         finally:
             for offset, old in reversed(undo):
