@@ -8,8 +8,9 @@ from functools import total_ordering
 
 from k8r_agent.errors import ClusterError
 
-# Behind the numbers: a pre-release (-rc.1), build data (+k3s1), or the revision of a package (-00, -1.1).
-_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-((?:alpha|beta|rc)[0-9A-Za-z.-]*)|[-+].*)?")
+# Behind the numbers: a pre-release (-rc.1), build data (+k3s1; _k3s1 in the tag of a container image), or the revision
+# of a package (-00, -1.1).
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-((?:alpha|beta|rc)[0-9A-Za-z.-]*)|[-+_].*)?")
 
 
 @total_ordering

@@ -100,7 +100,7 @@ class UpgradeControlPlane:
         program = world.image_root.fetch(KUBEADM)
         world.image_root.import_images()
         world.report.status(f"kubeadm upgrade: {record.before} → {record.after}")
-        result = world.cluster.kubeadm(_arguments(world, record), program=program, timeout=_TIME)
+        result = world.cluster.kubeadm(_arguments(world, record, program), program=program, timeout=_TIME)
         if not result.code and self._healthy(world, record.after):
             known = store.membership(world.files)
             if known is not None:
@@ -228,15 +228,17 @@ def _serves(world: World, wanted: str) -> bool:
         return False
 
 
-def _arguments(world: World, record: Upgrade) -> list[str]:
-    """The first control plane of a cluster applies an upgrade; the others take over what it wrote down."""
+def _arguments(world: World, record: Upgrade, program: str) -> list[str]:
+    """The first control plane of a cluster applies an upgrade; the others take over what it wrote down. To the version
+    as this kubeadm spells it: build data are a part of it."""
     api = Api(world.cluster, As.ADMIN)
     text = str(((api.get(_CONFIG).body or {}).get("data") or {}).get("ClusterConfiguration", ""))
     target, found = version.parse(record.after), _VERSION.search(text)
     patches = [f"--patches={world.settings.kubernetes.patches}"] if world.settings.kubernetes.patches else []
     if found and version.parse(found[1]) == target:
         return ["upgrade", "node", *patches]
-    return ["upgrade", "apply", target.tag, "--yes", *patches, *_ignored(api, world, target)]
+    said = world.cluster.kubeadm(["version", "-o", "short"], program=program, timeout=60).stdout.strip()
+    return ["upgrade", "apply", said or target.tag, "--yes", *patches, *_ignored(api, world, target)]
 
 
 def _ignored(api: Api, world: World, target: Version) -> list[str]:

@@ -39,9 +39,9 @@ def static_pod(pod: str, version: str) -> bytes:
 class UpgradingCluster(FakeCluster):
     """`bad`: a version whose control plane never gets well. `converts`: its etcd leaves data that no older one reads.
     `rolls_back`: kubeadm puts the old static pods back, as it does. `members` besides this node's: name → healthy.
-    `preflight`: what kubeadm complains of before it changes anything."""
+    `preflight`: what kubeadm complains of before it changes anything. `newer`: version of the image's kubeadm."""
 
-    bad, preflight = "", ""
+    bad, preflight, newer = "", "", ""
     converts, rolls_back = False, True
 
     def __init__(self, *, files: FakeStateFiles) -> None:
@@ -49,6 +49,8 @@ class UpgradingCluster(FakeCluster):
         self.others: dict[str, bool] = {}
 
     def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float, program: str = "kubeadm") -> Result:
+        if args[0] == "version":
+            return Result(0, f"v{self.newer}\n", "")
         if args[0] != "upgrade":
             return super().kubeadm(args, config=config, timeout=timeout)
         assert program == PROGRAM, f"{program}: the node's own kubeadm cannot go to a newer version"
@@ -133,6 +135,7 @@ class ControlPlane:
             compatible=("generic-x86_64",), architecture="amd64", release=release, version=f"{release}.0", os="Test",
             kubernetes=kubernetes, created="2026-11-20T11:00:00Z", artifacts=artifacts))
         self.world.slots.keep(release, {manifests.NAME: raw})
+        self.cluster.newer = kubernetes
         self.world.slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.OK, release=release))
 
 
