@@ -86,7 +86,7 @@ class _Parts:
         from k8r_agent.effects.efivars import LocalEfiVars
 
         return registry.open_backend(read_facts(Kernel()), self._boot_files, LocalEfiVars(),
-                                     tries=self._settings.boot.tries)
+                                     tries=self._settings.boot.tries, gpt=lambda: self._disks.own().table == "gpt")
 
     def _make_disks(self) -> NodeDisks:
         from k8r_agent.effects.disks import NodeDisks

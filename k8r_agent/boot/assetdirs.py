@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k8r_agent.boot import assetfiles
+from k8r_agent.boot.loaderfiles import small_files
 from k8r_agent.errors import BootError, Refused
 from k8r_agent.model.boot import INITRD, KERNEL, BootAssets
 from k8r_agent.model.slots import Slot
@@ -17,8 +18,8 @@ class AssetDirectories:
     """`letter` is always the active directory, as the decision says: it is never written, so that a slot can be
     given a new kernel while it runs and while it is the primary."""
 
-    def __init__(self, files: BootFiles, loader: str) -> None:
-        self._files, self._loader = files, loader
+    def __init__(self, files: BootFiles) -> None:
+        self._files = files
 
     def read(self, slot: Slot, letter: str) -> BootAssets | None:
         """None when incomplete or not what its hashes say."""
@@ -34,9 +35,7 @@ class AssetDirectories:
         nothing was written, and only a directory that is not in use is gone."""
         letter = assetfiles.other(active) if active else "a"
         where = assetfiles.directory(slot, letter)
-        from k8r_agent.boot.loaderfiles import small_files  # brings the making of loaders with it
-
-        small = small_files(self._loader, slot, letter, assets)
+        small = small_files(slot, letter, assets)
         sizes = [assets.kernel.size, assets.initrd.size, *(len(data) for data in small.values())]
         needed = sum(-(-size // _CLUSTER) * _CLUSTER for size in sizes) + _MARGIN
         with self._files.writable():

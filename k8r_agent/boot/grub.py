@@ -7,8 +7,9 @@ from dataclasses import replace
 from k8r_agent.boot import grubfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
 from k8r_agent.boot.grubfiles import ENV, GrubDecision
+from k8r_agent.boot.programs import LoaderPrograms
 from k8r_agent.errors import Protected
-from k8r_agent.model.boot import BootAssets, BootState
+from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import SECTOR, BootFiles
 
@@ -21,7 +22,8 @@ class Grub:
     def __init__(self, files: BootFiles, *, current: Slot | None, tries: int = 3) -> None:
         self._files, self._current = files, current
         self._tries = max(1, min(tries, grubfiles.MAX_TRIES))
-        self._dirs = AssetDirectories(files, self.name)
+        self._dirs = AssetDirectories(files)
+        self._programs = LoaderPrograms(files=files, loader=self.name)
 
     def state(self) -> BootState:
         decision = self._decision()
@@ -55,6 +57,12 @@ class Grub:
 
     def assets(self, slot: Slot) -> BootAssets | None:
         return self._dirs.read(slot, self._decision().letter(slot))
+
+    def loader_faults(self) -> tuple[LoaderFault, ...]:
+        return self._programs.faults()
+
+    def mend_loader(self) -> tuple[str, ...]:
+        return self._programs.mend()
 
     def problems(self) -> tuple[str, ...]:
         if grubfiles.parse_block(self._files.read(ENV)) is None:

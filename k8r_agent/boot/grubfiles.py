@@ -17,7 +17,8 @@ ARGUMENTS = "grub.env"  # beside a slot's kernel: GRUB can read variables from a
 KERNEL_SUM = "kernel.sha256"  # checked by GRUB before each boot
 MAX_TRIES = 9  # the script counts in single digits
 
-_HEAD = b"# GRUB Environment Block\n"
+BLOCK_MARK = "# GRUB Environment Block\n"
+_HEAD = BLOCK_MARK.encode()
 
 
 def render_block(values: dict[str, str], *, size: int = SECTOR) -> bytes:

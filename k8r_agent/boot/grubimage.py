@@ -11,48 +11,72 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from k8r_agent.boot import grubfiles
-from k8r_agent.boot.kernelargs import COMMON
+from k8r_agent.boot import grubfiles, sdfiles
+from k8r_agent.boot.assetfiles import SUMS
+from k8r_agent.boot.kernelargs import COMMON, GPT
+from k8r_agent.boot.programs import SD_BOOT
 from k8r_agent.model.boot import INITRD, KERNEL
 
-SD_BOOT = "EFI/systemd/systemd-bootx64.efi"  # where the guard looks for it
-
-# $cmdpath is the directory that the firmware loaded the program from: the one sure way to the right disk.
-SCRIPT = f"""\
+# $cmdpath is the directory that the firmware loaded the program from: the one sure way to the right disk. The words
+# `gpt` and $cmdline are nothing when they are empty.
+_START = f"""\
 regexp --set=1:esp '^\\(([^)]*)\\)' "$cmdpath"
 set root="$esp"
-set envfile="($root)/{grubfiles.ENV}"
+probe --set=bootpart --part-uuid "$root"
+probe --set=partmap --partmap "$root"
+set gpt=
+if [ "$partmap" = gpt ]; then set gpt={GPT}; fi
+
+# SLOT DIRECTORY LIST: returns when something in that list is not there, or is not what its hash says. All that can be
+# checked is checked before `linux`: after a kernel was loaded, GRUB 2.06 starts a second one with an empty command
+# line. A damaged kernel can hang without a word; a damaged initrd ends in a panic, which reboots.
+function k8r_boot {{
+  set slot="$1"
+  set dir="$2"
+  set list="$3"
+  if [ ! -s "/$slot/$dir/{INITRD}" ]; then return 1; fi
+  if [ ! -s "/$slot/$dir/{KERNEL}" ]; then return 1; fi
+  if [ -f "/$slot/$dir/$list" ]; then
+    if hashsum --hash sha256 --check "/$slot/$dir/$list" --prefix "/$slot/$dir"; then true
+    else
+      echo "k8r: $slot/$dir is damaged"
+      return 1
+    fi
+  fi
+  set cmdline=
+  load_env --file "($root)/$slot/$dir/{grubfiles.ARGUMENTS}" cmdline
+  echo "k8r: $slot/$dir"
+  if linux "/$slot/$dir/{KERNEL}" boot=k8r "k8r.slot=$slot" $gpt {COMMON} "k8r.bootpart=$bootpart" $cmdline; then
+    if initrd "/$slot/$dir/{INITRD}"; then boot; fi
+    sleep 5
+    reboot
+  fi
+}}
+"""
+
+# Never a halt: what fails now (a disk that is late, a cable, a cold card) may work in a minute, and nobody stands
+# there to press a key. The text stays on the screen as long as that.
+_NEITHER = """\
+echo "k8r: neither slot can be booted: kernel or initrd of both are missing or damaged."
+echo "k8r: trying again in 60 s. Help: k8r-recovery(7)"
+sleep 60
+reboot
+"""
+
+# The image slot's initrd is checked as well: no try is counted when that slot is the primary, so an initrd that ends
+# in a panic would do so for ever. The working slot's is not, for the time that it takes: there, tries are counted.
+SCRIPT = f"""\
 set primary=working
 set once=
 set tries=3
 set image_dir=a
 set working_dir=a
+{_START}
+set envfile="($root)/{grubfiles.ENV}"
 load_env --file "$envfile" primary once tries image_dir working_dir
-probe --set=bootpart --part-uuid "$root"
 
 function k8r_save {{
   save_env --file "$envfile" primary once tries image_dir working_dir
-}}
-
-function k8r_boot {{
-  set slot="$1"
-  if [ "$slot" = image ]; then set dir="$image_dir"; else set dir="$working_dir"; fi
-  set cmdline=
-  load_env --file "($root)/$slot/$dir/{grubfiles.ARGUMENTS}" cmdline
-  echo "k8r: $slot/$dir"
-  # All that can be checked is checked before `linux`: after a kernel was loaded, GRUB 2.06 starts a second one with an
-  # empty command line. A damaged kernel can hang without a word; a damaged initrd ends in a panic, which reboots.
-  if [ ! -s "/$slot/$dir/{INITRD}" ]; then return 1; fi
-  if [ -f "/$slot/$dir/{grubfiles.KERNEL_SUM}" ]; then
-    if hashsum --hash sha256 --check "/$slot/$dir/{grubfiles.KERNEL_SUM}" --prefix "/$slot/$dir"; then true
-    else return 1
-    fi
-  fi
-  if linux "/$slot/$dir/{KERNEL}" boot=k8r "k8r.slot=$slot" {COMMON} "k8r.bootpart=$bootpart" $cmdline; then
-    if initrd "/$slot/$dir/{INITRD}"; then boot; fi
-    sleep 5
-    reboot
-  fi
 }}
 
 set pick="$primary"
@@ -78,28 +102,52 @@ elif [ "$primary" = working ]; then
   fi
 fi
 if [ "$pick" = image ]; then
-  k8r_boot image
-  k8r_boot working
+  k8r_boot image "$image_dir" {SUMS}
+  k8r_boot working "$working_dir" {grubfiles.KERNEL_SUM}
 else
-  k8r_boot working
-  k8r_boot image
+  k8r_boot working "$working_dir" {grubfiles.KERNEL_SUM}
+  k8r_boot image "$image_dir" {SUMS}
 fi
-echo "k8r: neither slot can be loaded; restarting in 10 s"
-sleep 10
-reboot
-"""
+{_NEITHER}"""
+
+# systemd-boot ends, and the firmware then waits at its shell, when a kernel or initrd cannot be loaded; it looks at no
+# hashes, and counts no tries while the image slot is the primary. So the guard looks before it where the image slot is
+# the primary, and boots a slot by itself where systemd-boot is destroyed or gave up. The decision and the directories
+# it reads from systemd-boot's own files (boot/sdfiles.py).
+GUARD_SCRIPT = f"""\
+{_START}
+set primary=working
+load_env --file "($root)/{sdfiles.LOADER_CONF}" primary
+set image_dir=a
+load_env --file "($root)/{sdfiles.ENTRIES}/k8r-image.conf" dir
+if [ -n "$dir" ]; then set image_dir="$dir"; fi
+set dir=
+for entry in "($root)/{sdfiles.ENTRIES}"/k8r-working*.conf; do load_env --file "$entry" dir; done
+set working_dir=a
+if [ -n "$dir" ]; then set working_dir="$dir"; fi
+
+set sound=yes
+if [ "$primary" = image ]; then
+  if hashsum --hash sha256 --check "/image/$image_dir/{SUMS}" --prefix "/image/$image_dir"; then true
+  else set sound=no
+  fi
+fi
+if [ "$sound" = yes ]; then
+  if chainloader "/{SD_BOOT}"; then boot; fi
+  echo "k8r: systemd-boot gave up"
+fi
+if [ "$primary" = image ]; then
+  k8r_boot image "$image_dir" {SUMS}
+  k8r_boot working "$working_dir" {SUMS}
+else
+  k8r_boot working "$working_dir" {SUMS}
+  k8r_boot image "$image_dir" {SUMS}
+fi
+{_NEITHER}"""
 
 _EARLY = "source (memdisk)/grub.cfg\nsleep 5\nreboot\n"
-
-# systemd-boot ends, and the firmware then waits at its shell, when a kernel or initrd cannot be loaded. It has counted
-# that boot, so a restart leads to the image slot after the last try.
-_GUARD = f"""\
-chainloader /{SD_BOOT}
-boot
-echo "k8r: systemd-boot gave up; restarting in 5 s"
-sleep 5
-reboot
-"""
+# Should the script not even be read: what it guards.
+_EARLY_GUARD = f"source (memdisk)/grub.cfg\nchainloader /{SD_BOOT}\nboot\nsleep 5\nreboot\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,20 +164,17 @@ class Program:
                 f"--config={work / 'early.cfg'}", *memdisk, *self.modules]
 
 
-def _memdisk() -> bytes:
+def _memdisk(script: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         info = tarfile.TarInfo("grub.cfg")
-        info.size, info.mode = len(SCRIPT), 0o644
-        tar.addfile(info, io.BytesIO(SCRIPT.encode()))
+        info.size, info.mode = len(script), 0o644
+        tar.addfile(info, io.BytesIO(script.encode()))
     return buffer.getvalue()
 
 
-LOADER = Program(
-    modules=("memdisk", "tar", "fat", "part_gpt", "part_msdos", "loadenv", "probe", "regexp", "linux", "normal",
-             "test", "true", "echo", "sleep", "reboot", "configfile", "boot", "hashsum", "gcry_sha256",
-             "efi_gop", "all_video"),
-    files={"early.cfg": _EARLY.encode(), "memdisk.tar": _memdisk()},
-)
-GUARD = Program(modules=("fat", "part_gpt", "part_msdos", "chain", "boot", "echo", "sleep", "reboot"),
-                files={"early.cfg": _GUARD.encode()})
+_MODULES = ("memdisk", "tar", "fat", "part_gpt", "part_msdos", "loadenv", "probe", "regexp", "linux", "normal", "test",
+            "true", "echo", "sleep", "reboot", "configfile", "boot", "hashsum", "gcry_sha256", "efi_gop", "all_video")
+LOADER = Program(modules=_MODULES, files={"early.cfg": _EARLY.encode(), "memdisk.tar": _memdisk(SCRIPT)})
+GUARD = Program(modules=(*_MODULES, "chain"),
+                files={"early.cfg": _EARLY_GUARD.encode(), "memdisk.tar": _memdisk(GUARD_SCRIPT)})

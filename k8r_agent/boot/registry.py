@@ -18,14 +18,15 @@ from k8r_agent.model.slots import Slot
 from k8r_agent.ports.boot import BootBackend
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
 
-_Make = Callable[[BootFiles, EfiVars, "Slot | None", int], BootBackend]
+_Gpt = Callable[[], bool]
+_Make = Callable[[BootFiles, EfiVars, "Slot | None", int, _Gpt], BootBackend]
 
 
-def _systemd_boot(files: BootFiles, efi: EfiVars, current: Slot | None, tries: int) -> BootBackend:
-    return SystemdBoot(files, efi, current=current, tries=tries)
+def _systemd_boot(files: BootFiles, efi: EfiVars, current: Slot | None, tries: int, gpt: _Gpt) -> BootBackend:
+    return SystemdBoot(files, efi, current=current, tries=tries, gpt=gpt)
 
 
-def _grub(files: BootFiles, efi: EfiVars, current: Slot | None, tries: int) -> BootBackend:
+def _grub(files: BootFiles, efi: EfiVars, current: Slot | None, tries: int, gpt: _Gpt) -> BootBackend:
     return Grub(files, current=current, tries=tries)
 
 
@@ -51,6 +52,7 @@ def probe(files: BootFiles, *, loader: str = "") -> str:
     return present[0]
 
 
-def open_backend(facts: BootFacts, files: BootFiles, efi: EfiVars, *, tries: int = 3) -> BootBackend:
-    """Raises BootError as probe() does."""
-    return _BACKENDS[probe(files, loader=facts.loader)][1](files, efi, facts.slot, tries)
+def open_backend(facts: BootFacts, files: BootFiles, efi: EfiVars, *, tries: int = 3,
+                 gpt: _Gpt = lambda: True) -> BootBackend:
+    """`gpt`: has the node's disk such a table? Asked before an entry is written. Raises BootError as probe() does."""
+    return _BACKENDS[probe(files, loader=facts.loader)][1](files, efi, facts.slot, tries, gpt)

@@ -1,7 +1,11 @@
 """systemd-boot's files: the decision (loader.conf), entries, and the counter in an entry's name. Pure.
 
 Observed with systemd-boot 252 on OVMF: `default k8r-*` picks by sort-key, an entry without tries left sorts last;
-entry IDs contain the counter, so a one-shot must be a pattern; an entry whose kernel is missing is not listed.
+entry IDs contain the counter, so a one-shot must be a pattern; an entry whose kernel is missing is not listed; lines
+without a blank are skipped.
+
+Every file is a GRUB environment block as well, for the guard (boot/grubimage.py): to GRUB the first line is the mark
+of such a block, to systemd-boot a comment.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from k8r_agent.boot import assetfiles
+from k8r_agent.boot.grubfiles import BLOCK_MARK
 from k8r_agent.boot.kernelargs import arguments
 from k8r_agent.errors import BootError
 from k8r_agent.model.boot import INITRD, KERNEL
@@ -37,7 +42,8 @@ def padded(text: str) -> bytes:
 
 
 def render_loader_conf(primary: Slot) -> bytes:
-    return padded(f"default {_DEFAULTS[primary]}\ntimeout 0\neditor no\nconsole-mode keep\n")
+    return padded(f"{BLOCK_MARK}primary={primary}\ndefault {_DEFAULTS[primary]}\ntimeout 0\neditor no\n"
+                  "console-mode keep\n")
 
 
 def parse_loader_conf(data: bytes | None) -> Slot:
@@ -46,11 +52,11 @@ def parse_loader_conf(data: bytes | None) -> Slot:
     return Slot.IMAGE if found and found[1] == _DEFAULTS[Slot.IMAGE] else Slot.WORKING
 
 
-def render_entry(slot: Slot, letter: str, cmdline: str) -> bytes:
-    """Raises BootError when it does not fit one sector."""
+def render_entry(slot: Slot, letter: str, cmdline: str, *, gpt: bool = True) -> bytes:
+    """Raises BootError when it does not fit one sector. `gpt`: so is the disk's table."""
     where = assetfiles.directory(slot, letter)
-    return padded(f"title k8r {slot}\nsort-key {_SORT_KEYS[slot]}\nlinux /{where}/{KERNEL}\n"
-                  f"initrd /{where}/{INITRD}\noptions {arguments(slot, cmdline)}\n")
+    return padded(f"{BLOCK_MARK}dir={letter}\ntitle k8r {slot}\nsort-key {_SORT_KEYS[slot]}\nlinux /{where}/{KERNEL}\n"
+                  f"initrd /{where}/{INITRD}\noptions {arguments(slot, cmdline, gpt=gpt)}\n")
 
 
 def parse_entry(data: bytes | None) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from k8r_agent.boot import assetfiles, sdfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
+from k8r_agent.boot.programs import LoaderPrograms
 from k8r_agent.boot.sdfiles import ENTRIES, LOADER_CONF, EntryName
 from k8r_agent.errors import BootError, Protected
-from k8r_agent.model.boot import BootAssets, BootState
+from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
 
@@ -18,14 +20,16 @@ ONE_SHOT, OVERRIDE = "LoaderEntryOneShot", "LoaderEntryDefault"
 
 
 class SystemdBoot:
-    """`current` is the slot that runs, as the initramfs found it."""
+    """`current` is the slot that runs, as the initramfs found it; `gpt` says whether the disk has such a table."""
 
     name = "systemd-boot"
 
-    def __init__(self, files: BootFiles, efi: EfiVars, *, current: Slot | None, tries: int = 3) -> None:
-        self._files, self._efi, self._current = files, efi, current
+    def __init__(self, files: BootFiles, efi: EfiVars, *, current: Slot | None, tries: int = 3,
+                 gpt: Callable[[], bool] = lambda: True) -> None:
+        self._files, self._efi, self._current, self._gpt = files, efi, current, gpt
         self._tries = max(1, min(tries, sdfiles.MAX_TRIES))
-        self._dirs = AssetDirectories(files, self.name)
+        self._dirs = AssetDirectories(files)
+        self._programs = LoaderPrograms(files=files, loader=self.name)
 
     def state(self) -> BootState:
         override = sdfiles.parse_pattern(self._efi.read(OVERRIDE))
@@ -61,21 +65,28 @@ class SystemdBoot:
             self._refill()
 
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
+        gpt = self._gpt()
         with self._files.writable():
             entry = self._entry(slot)
             active = sdfiles.parse_entry(self._read(entry)) if entry else None
-            sdfiles.render_entry(slot, "a", assets.cmdline)  # too long is found before the first byte is written
+            sdfiles.render_entry(slot, "a", assets.cmdline, gpt=gpt)  # too long is found before a byte is written
             if entry:
                 self._remove_others(entry)  # while all of them still say the same
             letter = self._dirs.write_beside(slot, active, assets)
             if entry is None:
                 entry = EntryName(slot=slot) if slot is Slot.IMAGE else sdfiles.full(self._tries, 0)
-            self._write(f"{ENTRIES}/{entry}", sdfiles.render_entry(slot, letter, assets.cmdline))
+            self._write(f"{ENTRIES}/{entry}", sdfiles.render_entry(slot, letter, assets.cmdline, gpt=gpt))
 
     def assets(self, slot: Slot) -> BootAssets | None:
         entry = self._entry(slot)
         letter = sdfiles.parse_entry(self._read(entry)) if entry else None
         return self._dirs.read(slot, letter) if letter else None
+
+    def loader_faults(self) -> tuple[LoaderFault, ...]:
+        return self._programs.faults()
+
+    def mend_loader(self) -> tuple[str, ...]:
+        return self._programs.mend()
 
     def problems(self) -> tuple[str, ...]:
         """What a person should know; all of it is put right at the next refill_tries() or set_primary()."""
@@ -177,5 +188,5 @@ class SystemdBoot:
         directories nobody can tell which was active; either has a kernel that this slot has booted."""
         for letter in assetfiles.DIRECTORIES:
             if (assets := self._dirs.read(Slot.WORKING, letter)) is not None:
-                return sdfiles.render_entry(Slot.WORKING, letter, assets.cmdline)
+                return sdfiles.render_entry(Slot.WORKING, letter, assets.cmdline, gpt=self._gpt())
         return None

@@ -131,7 +131,8 @@ def _fill(disk: Path, bundle: OpenBundle, wanted: Layout, options: DiskOptions, 
     progress.step("making the boot partition")
     efi, *guard = (loaders.take_from(disk, wanted.image_start, program, stage, commands)
                    for program in loaders.programs(options.loader))
-    files = loaderfiles.initial_files(options.loader, bundle.boot_assets(), efi=efi, guard=guard[0] if guard else None)
+    files = loaderfiles.initial_files(options.loader, bundle.boot_assets(), efi=efi, guard=guard[0] if guard else None,
+                                      gpt=options.table == "gpt")
     epoch = calendar.timegm(time.strptime(bundle.manifest.created, "%Y-%m-%dT%H:%M:%SZ"))
     files = {**files, **flashed_files(bundle), nodeconfig.NAME: config}
     fat.make(disk, offset=wanted.boot_start, size=wanted.boot_size, files=files, seed=seed, epoch=epoch,

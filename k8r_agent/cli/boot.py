@@ -1,4 +1,4 @@
-"""boot health, confirm, deadline: what the units of a boot call.
+"""boot health, confirm, deadline: what the units of a boot call. boot check is for people.
 
 health ends when the slot is well (boot-complete.target follows), confirm refills the tries after that, and deadline
 leaves a boot that never gets there.
@@ -72,10 +72,39 @@ def run_confirm(args: Namespace, console: Console, node: Node) -> int:
     refill = state.current is state.primary
     if refill:
         node.world.boot.refill_tries()
+    _mend_loader(node, console)
     console.say(f"the {state.current} slot is up" + (", its tries are full again" if refill else
                                                      f"; the primary is {state.primary}"))
     console.result({"slot": str(state.current), "refilled": refill})
     return Exit.OK
+
+
+def _mend_loader(node: Node, console: Console) -> None:
+    """What is wrong with the loader's own programs is found in the next boot only, when it is too late. That they
+    cannot be looked at is no reason to call this boot a bad one."""
+    try:
+        for path in node.world.boot.mend_loader():
+            console.note(f"{path} on the boot partition was damaged and is put back")
+            _remember(node, f"{path} on the boot partition was damaged and is put back")
+        for fault in node.world.boot.loader_faults():
+            console.note(f"{fault.path} on the boot partition: {fault.why}; k8r-recovery(7)")
+            _remember(node, f"{fault.path} on the boot partition: {fault.why}")
+    except K8rError as error:
+        console.note(f"the boot loader's programs could not be checked: {error}")
+
+
+def run_check(args: Namespace, console: Console, node: Node) -> int:
+    """Exit code 1 when the next boot may not go as it should."""
+    node.require_root("boot check")
+    boot = node.world.boot
+    lost = [f"the {slot} slot's kernel or initrd is missing or damaged" for slot in Slot if boot.assets(slot) is None]
+    faults = boot.loader_faults()
+    found = [*boot.problems(), *lost, *(f"{fault.path}: {fault.why}" + (
+        "; the next boot that completes puts it back, or `k8r-agent boot confirm` now" if fault.mendable else "")
+        for fault in faults)]
+    console.say(*found or ("the boot decision, both slots' kernels and the boot loader are as they should be",))
+    console.result({"ok": not found, "problems": found})
+    return Exit.FAILED if found else Exit.OK
 
 
 def run_deadline(args: Namespace, console: Console, node: Node) -> int:

@@ -57,6 +57,7 @@ PLUMBING = (
         Verb("health", "boot", "wait until the running slot is well"),
         Verb("confirm", "boot", "this boot is complete: refill its tries"),
         Verb("deadline", "boot", "this boot took too long: explain and reboot"),
+        Verb("check", "boot", "is there anything wrong with what the next boot needs?"),
     )),
     Verb("first-boot", "first_boot", "partition the disk and make the working slot on a fresh node", hidden=True),
     Verb("runner", "runner", "run queued tasks, as k8r-runner.service does", hidden=True),

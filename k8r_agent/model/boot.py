@@ -42,6 +42,15 @@ class BootFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoaderFault:
+    """A program of the boot loader that is not what was installed. `mendable`: the running system has a copy."""
+
+    path: str
+    why: str
+    mendable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Content:
     """What identifies bytes, wherever they lie."""
 

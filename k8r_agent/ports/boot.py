@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from k8r_agent.model.boot import BootAssets, BootState
+from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 
 
@@ -32,6 +32,12 @@ class BootBackend(Protocol):
 
     def problems(self) -> tuple[str, ...]:
         """What a person should know: an override of the decision, a lost or duplicate counter. () when all is well."""
+
+    def loader_faults(self) -> tuple[LoaderFault, ...]:
+        """Programs of the loader that are damaged or missing: the next boot may not happen."""
+
+    def mend_loader(self) -> tuple[str, ...]:
+        """Put those back that can be. Returns their paths."""
 
     def assets(self, slot: Slot) -> BootAssets | None:
         """What the slot would boot now; None when incomplete."""

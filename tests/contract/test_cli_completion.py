@@ -28,7 +28,7 @@ def complete(*words: str, cwd: Path = Path("/")) -> set[str]:
     (("st",), {"status"}), (("task", "w"), {"watch"}), (("reboot", "--slot", ""), {"image", "working"}),
     (("slot", "verify", ""), {"image"}), (("config", "show", "node."), {"node.hostname", "node.role"}),
     (("reinstall", "--d"), {"--dry-run"}), (("events", "--txn", ""), set()), (("--json", "task", "c"), {"cancel"}),
-    (("boot", ""), {"health", "confirm", "deadline", "--help"}),
+    (("boot", ""), {"check", "health", "confirm", "deadline", "--help"}),
 ])
 def test_what_is_offered(words: tuple[str, ...], wanted: set[str]) -> None:
     assert complete(*words) == wanted

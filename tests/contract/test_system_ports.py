@@ -67,6 +67,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     root, state = tmp_path / "root", tmp_path / "state"
     state.mkdir()
     for name, text in {"etc/machine-id": "0123456789abcdef0123456789abcdef\n", "etc/hostname": "old\n",
+                       "etc/passwd": "root:x:0:0:root:/root:/bin/bash\n",
                        "run/k8r/boot": "slot=working\n"}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

@@ -22,6 +22,7 @@ from tests.fakes.bootfiles import FakeBootFiles, nowhere
 from tests.fakes.efivars import FakeEfiVars
 
 TRIES = 3
+BLOCK = b"# GRUB Environment Block\n"
 
 
 def _prompt(why: str) -> NoReturn:
@@ -57,6 +58,13 @@ class _Machine:
     def key(self) -> object:
         return (tuple(sorted(self.files.medium.items())), tuple(sorted(self.efi.values.items())))
 
+    def sound(self, slot: Slot, letter: str, sums: str) -> bool:
+        """Is every file what a list says (sha256sum's format)? Without a list nothing can be said against them."""
+        where = f"{slot}/{letter}"
+        lines = self.files.medium.get(f"{where}/{sums}", b"").decode().splitlines()
+        return all(hashlib.sha256(self.files.medium.get(f"{where}/{name}", b"")).hexdigest() == digest
+                   for digest, name in (line.split() for line in lines))
+
     def kernel(self, slot: Slot, letter: str) -> bytes | None:
         """None when a loader cannot start it."""
         kernel = self.files.medium.get(f"{slot}/{letter}/vmlinuz", b"")
@@ -86,20 +94,47 @@ class SystemdBootFirmware(_Machine):
         return Slot.IMAGE if pattern.startswith("k8r-image") else Slot.WORKING
 
     def choose(self) -> tuple[Slot, bytes]:
-        """The guard restarts when systemd-boot gives up, so a kernel that cannot be loaded costs one try each."""
-        for _ in range(20):
-            names = self._listed()
-            if not names:
-                _prompt("systemd-boot lists no entry")
-            one_shot = self.efi.values.pop("LoaderEntryOneShot", None)
-            name = (self._by_pattern(one_shot) or self._by_pattern(self.efi.values.get("LoaderEntryDefault"))
-                    or self._by_conf() or names[0])
-            slot, letter = self._slot(name), self._entry(name)["dir"]
-            self._count(name)
-            kernel = self.kernel(slot, letter)
-            if kernel is not None:
-                return slot, kernel
-        _prompt("systemd-boot never gets past a kernel that it cannot load")
+        """The guard looks at the image slot where it is the primary, then starts systemd-boot; where that gives up
+        (one try is used then), the guard boots what is sound."""
+        primary = self._guards_primary()
+        found = None
+        if primary is Slot.WORKING or self._guarded(Slot.IMAGE):
+            found = self._systemd_boot()
+        found = found or self._guarded(primary) or self._guarded(primary.other)
+        if found is None:
+            _prompt("neither slot can be loaded")
+        return found
+
+    def _guards_primary(self) -> Slot:
+        data = self.files.medium.get("loader/loader.conf", b"")
+        found = re.search(rb"^primary=(\w+)$", data, re.MULTILINE) if data.startswith(BLOCK) else None
+        return Slot(found[1].decode()) if found else Slot.WORKING
+
+    def _guarded(self, slot: Slot) -> tuple[Slot, bytes] | None:
+        """By the guard itself: everything is compared with its hash."""
+        letter = "a"
+        for path in sorted(self.files.medium):
+            if path == "loader/entries/k8r-image.conf" if slot is Slot.IMAGE else \
+                    path.startswith("loader/entries/k8r-working"):
+                data = self.files.medium[path]
+                found = re.search(rb"^dir=(\w)$", data, re.MULTILINE) if data.startswith(BLOCK) else None
+                letter = found[1].decode() if found else letter
+        if not self.sound(slot, letter, "sha256sums"):
+            return None
+        kernel = self.kernel(slot, letter)
+        return None if kernel is None else (slot, kernel)
+
+    def _systemd_boot(self) -> tuple[Slot, bytes] | None:
+        names = self._listed()
+        if not names:
+            return None
+        one_shot = self.efi.values.pop("LoaderEntryOneShot", None)
+        name = (self._by_pattern(one_shot) or self._by_pattern(self.efi.values.get("LoaderEntryDefault"))
+                or self._by_conf() or names[0])
+        slot, letter = self._slot(name), self._entry(name)["dir"]
+        self._count(name)
+        kernel = self.kernel(slot, letter)
+        return None if kernel is None else (slot, kernel)
 
     def _by_conf(self) -> str | None:
         conf = self.files.medium.get("loader/loader.conf", b"").decode()
@@ -176,18 +211,15 @@ class GrubFirmware(_Machine):
                 self._save(env)
         for slot in (Slot(pick), Slot(pick).other):
             letter = env[f"{slot}_dir"]
+            sound = self.sound(slot, letter, "sha256sums" if slot is Slot.IMAGE else "kernel.sha256")
             kernel = self.kernel(slot, letter)
-            if kernel is not None and self._intact(slot, letter, kernel):
+            if kernel is not None and sound:
                 return slot, kernel
         _prompt("GRUB can load neither slot")
 
-    def _intact(self, slot: Slot, letter: str, kernel: bytes) -> bool:
-        sums = self.files.medium.get(f"{slot}/{letter}/kernel.sha256")
-        return sums is None or sums.split()[0].decode() == hashlib.sha256(kernel).hexdigest()
-
     def _env(self) -> dict[str, str]:
         data = self.files.medium.get("grub/k8r.env", b"")
-        if not data.startswith(b"# GRUB Environment Block\n"):
+        if not data.startswith(BLOCK):
             return {}
         assert len(data) == 512, "GRUB could not write this block in place"
         lines = data.decode().rstrip("#").splitlines()[1:]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from k8r_agent.errors import Protected
-from k8r_agent.model.boot import BootAssets, BootState
+from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.boot import BootBackend
 from tests.fakes.assets import kernel_of
@@ -91,6 +91,12 @@ class PlainBackend:
         self.loader.point("boot:refill:before")
         self.loader.tries = TRIES
         self.loader.point("boot:refill:after")
+
+    def loader_faults(self) -> tuple[LoaderFault, ...]:
+        return ()
+
+    def mend_loader(self) -> tuple[str, ...]:
+        return ()
 
     def problems(self) -> tuple[str, ...]:
         return ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from k8r_agent.config.settings import Settings
-from k8r_agent.model.boot import BootAssets, BootFacts, BootState
+from k8r_agent.model.boot import BootAssets, BootFacts, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import RebootRequested, World
 from k8r_agent.store.slots import SlotStore
@@ -85,6 +85,7 @@ class SimpleBoot:
     now: BootState = field(default_factory=lambda: BootState(
         backend="simple", current=Slot.WORKING, primary=Slot.WORKING, armed=None, tries_left=3))
     kept: dict[Slot, BootAssets] = field(default_factory=lambda: {s: ASSETS for s in Slot})
+    faults: tuple[LoaderFault, ...] = ()
 
     def state(self) -> BootState:
         return self.now
@@ -100,6 +101,14 @@ class SimpleBoot:
 
     def refill_tries(self) -> None:
         self.now = replace(self.now, tries_left=3)
+
+    def loader_faults(self) -> tuple[LoaderFault, ...]:
+        return self.faults
+
+    def mend_loader(self) -> tuple[str, ...]:
+        mended = tuple(fault.path for fault in self.faults if fault.mendable)
+        self.faults = tuple(fault for fault in self.faults if not fault.mendable)
+        return mended
 
     def problems(self) -> tuple[str, ...]:
         return ()

@@ -14,6 +14,7 @@ from tests.fakes.assets import in_memory, kernel_of
 from tests.fakes.bootfiles import FakeBootFiles
 from tests.fakes.efivars import FakeEfiVars
 from tests.fakes.firmware import LOADERS, GrubFirmware, SystemdBootFirmware
+from tests.fakes.world import Violation
 
 OLD = in_memory(kernel=b"old kernel", initrd=b"old initrd", cmdline="quiet", release="1")
 NEW = in_memory(kernel=b"new kernel", initrd=b"new initrd", cmdline="quiet splash", release="2")
@@ -192,6 +193,19 @@ def test_a_kernel_that_cannot_be_loaded_leads_to_the_other_slot(kind: type[Firmw
             else:
                 firmware.files.medium[path] = data
             assert firmware.choose() == (Slot.IMAGE, kernel_of(OLD))
+
+
+@both
+@pytest.mark.parametrize("name", ["vmlinuz", "initrd.img"])
+def test_a_damaged_image_slot_as_the_primary_does_not_boot_for_ever(kind: type[Firmware], name: str) -> None:
+    """No try is counted then: whoever boots it looks at the hashes first."""
+    firmware = settled(kind)
+    firmware.backend(Slot.IMAGE).set_primary(Slot.IMAGE)
+    firmware.files.medium[f"{active(firmware, Slot.IMAGE)}/{name}"] = b"rotten"
+    assert firmware.choose() == (Slot.WORKING, kernel_of(OLD))
+    firmware.files.medium[f"{active(firmware, Slot.WORKING)}/vmlinuz"] = b""
+    with pytest.raises(Violation, match="neither"):
+        firmware.choose()
 
 
 def test_an_override_in_the_firmware_is_seen_and_removed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def test_the_decision_of_systemd_boot_is_one_sector(slot: Slot) -> None:
     data = sdfiles.render_loader_conf(slot)
     assert len(data) == 512 and data.endswith(b"\n")
     assert sdfiles.parse_loader_conf(data) is slot
-    assert all(line.startswith("#") or line.split()[0] in ("default", "timeout", "editor", "console-mode")
-               for line in data.decode().splitlines())
+    assert (grubfiles.parse_block(data) or {})["primary"] == slot, "the guard reads it, too"
+    assert all(line.split()[0] in ("default", "timeout", "editor", "console-mode")
+               for line in data.decode().splitlines() if " " in line and not line.startswith("#"))
 
 
 @pytest.mark.parametrize("data", [None, b"", b"timeout 3\n", b"\xff\xfe" * 256])
@@ -42,6 +44,13 @@ def test_entries(slot: Slot, letter: str) -> None:
     assert sdfiles.parse_entry(data) == letter
     assert f"options boot=k8r k8r.slot={slot} gpt panic=10 fsck.mode=skip systemd.gpt_auto=0 console=ttyS0 quiet\n" \
         in data.decode()
+    assert (grubfiles.parse_block(data) or {})["dir"] == letter, "the guard reads it, too"
+
+
+def test_no_backup_table_is_looked_for_on_a_disk_with_an_mbr() -> None:
+    assert "k8r.slot=image panic=10" in sdfiles.render_entry(Slot.IMAGE, "a", "quiet", gpt=False).decode()
+    files = loaderfiles.initial_files("systemd-boot", ASSETS, efi=b"EFI", gpt=False)
+    assert " gpt " not in files["loader/entries/k8r-image.conf"].decode()
 
 
 def test_arguments_that_do_not_fit_one_sector() -> None:
@@ -139,15 +148,24 @@ def test_the_guard_stands_before_systemd_boot() -> None:
 def test_grub_programs() -> None:
     argv = grubimage.LOADER.argv(work=Path("/w"), output=Path("/o/BOOTX64.EFI"))
     assert argv[0] == "grub-mkimage" and "--memdisk" in argv and "hashsum" in argv
-    assert "--memdisk" not in grubimage.GUARD.argv(work=Path("/w"), output=Path("/o"))
-    with tarfile.open(fileobj=io.BytesIO(grubimage.LOADER.files["memdisk.tar"])) as tar:
-        member = tar.extractfile("grub.cfg")
-        assert member is not None and member.read().decode() == grubimage.SCRIPT
+    for program, script in ((grubimage.LOADER, grubimage.SCRIPT), (grubimage.GUARD, grubimage.GUARD_SCRIPT)):
+        with tarfile.open(fileobj=io.BytesIO(program.files["memdisk.tar"])) as tar:
+            member = tar.extractfile("grub.cfg")
+            assert member is not None and member.read().decode() == script
 
 
-def test_the_script_has_no_variable_that_nobody_sets() -> None:
-    import re
+@pytest.mark.parametrize("script", [grubimage.SCRIPT, grubimage.GUARD_SCRIPT], ids=["loader", "guard"])
+def test_the_scripts_have_no_variable_that_nobody_sets(script: str) -> None:
+    used = set(re.findall(r"\$\{?([a-z_]+)", script))
+    said = set(re.findall(r"(?:^|\s|=)set (?:--set=)?(\w+)=|--set(?:=1:|=)(\w+)|for (\w+) in", script))
+    known = {name for names in said for name in names} | {"cmdpath"}
+    assert used <= known, used - known
 
-    used = set(re.findall(r"\$\{?([a-z_]+)", grubimage.SCRIPT))
-    assert used <= {"cmdpath", "esp", "root", "envfile", "primary", "once", "tries", "image_dir", "working_dir",
-                    "bootpart", "slot", "dir", "cmdline", "armed", "pick"}
+
+@pytest.mark.parametrize("program", [grubimage.LOADER, grubimage.GUARD], ids=["loader", "guard"])
+def test_the_programs_are_made_of_all_that_their_scripts_call(program: grubimage.Program) -> None:
+    script = grubimage.GUARD_SCRIPT if "chain" in program.modules else grubimage.SCRIPT
+    modules = {"load_env": "loadenv", "save_env": "loadenv", "regexp": "regexp", "probe": "probe", "[": "test",
+               "hashsum": "hashsum", "linux": "linux", "initrd": "linux", "boot": "boot", "chainloader": "chain"}
+    called = {word for line in script.splitlines() for word in re.findall(r"(?:^|if |; |then )\s*([a-z_\[]+)", line)}
+    assert {module for word, module in modules.items() if word in called} <= set(program.modules)
