@@ -56,10 +56,17 @@ class NodeIdentity:
 
     def capture(self) -> None:
         """In the image slot only when nothing is kept yet (first boot): its overlay forgets, and knows less than the
-        copy. Raises StateError."""
-        if self._image_slot() and self._kept("machine-id") is not None:
+        copy. A working slot that was not given all of the kept identity (a fresh copy of the image whose apply()
+        failed) has nothing to say about it either. Raises StateError."""
+        if self._foreign():
             return
         found = self._collect()
+        for name, path in (("machine-id", "etc/machine-id"), ("users.json", "etc/passwd")):
+            if self._kept(name) is not None and (name not in found or read(self._root / path) is None):
+                raise StateError(f"/{path} of this system cannot be read", why="the identity is not captured from it: "
+                                 "what is kept stays as it is", hint=f"restore /{path}")
+        if not self._image_slot() and self._kept("users.json") is None:
+            self._stamp()
         for name, (data, mode) in found.items():
             if self._files.read(f"identity/{name}") != data:
                 self._files.write(f"identity/{name}", data)
@@ -72,10 +79,21 @@ class NodeIdentity:
         """In the working slot: what is kept is what the system has now."""
         if self._image_slot():
             return self._kept("machine-id") is not None
+        if self._foreign():
+            return True
         found = self._collect()
         kept = {name for name in self._names() if not self._bound(name)}
         return bool(found) and kept == set(found) and all(
             self._files.read(f"identity/{name}") == data for name, (data, _) in found.items())
+
+    def _foreign(self) -> bool:
+        """Is what is kept the original, and not what this system has?"""
+        if self._image_slot():
+            return self._kept("machine-id") is not None
+        return self._kept("users.json") is not None and not (self._root / STAMP).exists()
+
+    def _stamp(self) -> None:
+        place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")
 
     def _collect(self) -> dict[str, tuple[bytes, int]]:
         found: dict[str, tuple[bytes, int]] = {}
@@ -170,7 +188,7 @@ class NodeIdentity:
                 log.error("identity: %s", error)
                 failed.append(str(error))
         if not stamped and not failed and self._kept("users.json") is not None:
-            place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")
+            self._stamp()
         if failed:
             raise StateError("the node's identity could not be applied completely", why="; ".join(failed))
         return tuple(done)

@@ -69,10 +69,16 @@ class NodeStatePartition:
         found = None if data is None else markers.parse(data)
         return None if found is None or found.new else found.uuid
 
-    def permit(self, disk: str, partition: str) -> None:
+    def permit(self, disk: str, partition: str, *, fresh: bool) -> None:
         data = self._boot_files.read(markers.PATH)
         if data is None or markers.parse(data).new:
-            self._put(markers.Marker(new=markers.uuid_of_life(disk, partition), time=int(self._now()), disk=disk))
+            self._put(markers.Marker(new=markers.uuid_of_life(disk, partition), fresh=fresh, time=int(self._now()),
+                                     disk=disk))
+
+    def fresh(self) -> bool:
+        data, disk = self._boot_files.read(markers.PATH), self._disks.own()
+        found, partition = markers.parse(data or b""), disk.partition(STATE)
+        return partition is not None and found.fresh and found.new == markers.uuid_of_life(disk.id, partition.uuid)
 
     def _permitted(self) -> str:
         """UUID of the file system that may be made, "" for none."""

@@ -21,16 +21,17 @@ _LIFE = uuids.UUID("6f1d7a43-3c50-4f0e-9d43-1b8f6f0a7f52")
 class Marker:
     """`uuid` of the state file system ("" when the marker is there but cannot be read), `time` in seconds since the
     epoch (also the floor of a clock without battery), `disk` the disk's GUID. `new` instead of `uuid`: it may be
-    made."""
+    made; `fresh`: and so was the working slot, by the same table write, so there is nothing on that either."""
 
     uuid: str = ""
     time: int = 0
     disk: str = ""
     new: str = ""
+    fresh: bool = False
 
 
 def build(marker: Marker) -> bytes:
-    first = f"new={marker.new}" if marker.new else f"uuid={marker.uuid}"
+    first = f"new={marker.new}" + ("\nfresh=yes" if marker.fresh else "") if marker.new else f"uuid={marker.uuid}"
     text = f"{first}\ntime={marker.time}\ndisk={marker.disk}\n"
     return text.encode("ascii").ljust(LENGTH, b"\n")
 
@@ -41,7 +42,8 @@ def parse(data: bytes) -> Marker:
     values = {key.strip(): value.strip() for key, value in pairs}
     uuid, new = (_uuid(values.get(key, "")) for key in ("uuid", "new"))
     time = values.get("time", "")
-    return Marker(uuid=uuid, new="" if "uuid" in values else new, disk=values.get("disk", ""),
+    new = "" if "uuid" in values else new
+    return Marker(uuid=uuid, new=new, fresh=bool(new) and values.get("fresh") == "yes", disk=values.get("disk", ""),
                   time=int(time) if time.isdecimal() and len(time) < 20 else 0)
 
 

@@ -64,9 +64,13 @@ class StatePartition(Protocol):
     def marker(self) -> str | None:
         """UUID that the boot partition says was initialised; None: never, or nobody knows."""
 
-    def permit(self, disk: str, partition: str) -> None:
+    def permit(self, disk: str, partition: str, *, fresh: bool) -> None:
         """Before the table write that makes the partition, with the IDs it is to get: its file system may be made.
-        Changes nothing where the boot partition says that it was initialised. Durable on return."""
+        `fresh`: it makes the working slot as well. Changes nothing where the boot partition says that it was
+        initialised. Durable on return."""
+
+    def fresh(self) -> bool:
+        """Until it is initialised: the present table was written with a permit that said `fresh`."""
 
     def initialise(self) -> None:
         """First boot only: mkfs when that was permitted and the partition carries no signature, adopt or refuse as

@@ -26,6 +26,7 @@ TABLE: Mapping[str, str] = {
     "fetch-working": "write_slot:FetchWorking",
     "fetch-working-assets": "assets:FetchWorkingAssets",
     "finish-update": "finish_update:FinishUpdate",
+    "fresh-working": "fresh_working:FreshWorking",
     "grow-working": "grow_working:GrowWorking",
     "health-check": "health:HealthCheck",
     "hold-image": "boot_steps:HoldImage",

@@ -39,5 +39,5 @@ class PartitionDisk:
             world.report.status(wanted.note)
         if disk.partition(STATE) is None:
             state = next(p for p in wanted.partitions if p.number == STATE)
-            world.state.permit(wanted.id, state.uuid)
+            world.state.permit(wanted.id, state.uuid, fresh=disk.partition(WORKING) is None)
         world.disks.write_table(disk, wanted.partitions, new_id=wanted.id)

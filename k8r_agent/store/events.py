@@ -1,11 +1,14 @@
 """The event log: one JSON object a line, each with its crc32. It survives a reinstall and every power cut.
 
 An append that a power cut tore leaves a line without newline or with a wrong crc: it is skipped when read and
-closed off before the next append. Two files bound the size; a line that a cut left in both counts once (`n`).
+closed off before the next append. Two files bound the size; a line that a cut left in both counts once. Lines that
+were written while the state partition was out of reach, and moved there later, have numbers (`n`) of their own: they
+are shown where they stand, and numbers go on after the highest.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +21,7 @@ from k8r_agent.ports.statefiles import StateFiles
 NAME, OLD = "events.jsonl", "events.1.jsonl"
 LIMIT = 512 * 1024  # bytes of one file; about 2500 events
 _MESSAGE = 2000  # characters
+_NUMBER = re.compile(rb'"n": (\d{1,12})[,}]')  # quotes inside of a message are escaped
 
 
 class EventLog:
@@ -43,19 +47,16 @@ class EventLog:
 
     def numbered(self, *, after: int = -1) -> Iterator[tuple[int, Event]]:
         """With their numbers, so that a follower asks for what came after the last one it saw."""
-        seen = after
-        for name in (OLD, NAME):
-            for number, event in _decode(self._files.read(name) or b""):
-                if number > seen:
-                    seen = number
-                    yield number, event
+        old, new = ((self._files.read(name) or b"").split(b"\n") for name in (OLD, NAME))
+        seen = set(old)
+        for line in (*old, *(line for line in new if line not in seen)):
+            found = _line(line)
+            if found is not None and found[0] > after:
+                yield found
 
     def _next_number(self, raw: bytes) -> int:
-        for name in (None, OLD):
-            lines = raw if name is None else self._files.read(name) or b""
-            for number, _ in _decode_backwards(lines):
-                return number + 1
-        return 1
+        found = _NUMBER.findall(raw) or _NUMBER.findall(self._files.read(OLD) or b"")
+        return max(map(int, found), default=0) + 1
 
     def _rotate(self, raw: bytes) -> bytes:
         self._files.write(OLD, raw)
@@ -71,14 +72,6 @@ def as_dict(event: Event) -> dict[str, Any]:
 def _encode(event: Event, number: int) -> bytes:
     body = {**as_dict(event), "n": number, "message": event.message[:_MESSAGE]}
     return strictjson.dumps({**body, "crc": f"{zlib.crc32(strictjson.dumps(body)):08x}"}) + b"\n"
-
-
-def _decode(raw: bytes) -> Iterator[tuple[int, Event]]:
-    return (item for item in map(_line, raw.split(b"\n")) if item is not None)
-
-
-def _decode_backwards(raw: bytes) -> Iterator[tuple[int, Event]]:
-    return (item for item in map(_line, reversed(raw.split(b"\n"))) if item is not None)
 
 
 def _line(line: bytes) -> tuple[int, Event] | None:

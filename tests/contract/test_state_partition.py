@@ -51,7 +51,7 @@ class Rig:
         disk = self.disks.own()
         partition = disk.partition(STATE)
         assert partition
-        self.state.permit(disk.id, partition.uuid)
+        self.state.permit(disk.id, partition.uuid, fresh=True)
 
     def umount(self) -> None:
         subprocess.run(["umount", str(self.path / "lib")], capture_output=True)

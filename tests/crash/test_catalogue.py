@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from k8r_agent import runner
+from k8r_agent.boot import loaderfiles
 from k8r_agent.engine import Outcome
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.store.events import EventLog
@@ -25,6 +26,8 @@ from tests.crash.scenarios import (
     settled,
     updated,
 )
+from tests.fakes.bootfiles import FakeBootFiles
+from tests.fakes.golden import assets_of
 from tests.fakes.loaders import LOADERS
 from tests.fakes.prompt import Prompt
 from tests.fakes.world import Behaviour, FakeNode
@@ -119,3 +122,29 @@ def test_no_room_to_note_anything(loader: MakeLoader) -> None:
     node.power_on()
     node.files.fault = 0
     assert to_the_end(node) is Outcome.DONE and node._content(Slot.IMAGE) == 2
+
+
+def test_a_boot_partition_that_was_copied_anew_costs_no_working_slot(loader: MakeLoader) -> None:
+    """Its decision says image, and nothing on it says that there ever was a state: like a disk that was never set up.
+    What is on the disk is found again, and a first boot that nobody asked for writes over nothing."""
+    node = settled(loader)
+    node.shut_down()
+    files = node.loader.files
+    assert isinstance(files, FakeBootFiles)
+    files.medium = loaderfiles.initial_files(node.loader.backend(None).name, assets_of(1), efi=b"EFI program")
+    files.live = dict(files.medium)
+    node.power_on()
+    assert node.running is Slot.IMAGE
+    before = node._content(Slot.WORKING)
+    assert before == 1
+    for _ in range(3):
+        outcome = node.session()
+        assert outcome in (Outcome.FAILED, None) and node._content(Slot.WORKING) == before
+        assert node.files.persistent(), "the state partition is taken up again"
+        node.shut_down()
+        node.power_on()
+    last = EventLog(node.files).read()
+    assert any("is not written by a first boot" in event.message for event in last)
+    runner.submit(node.world(), "first-boot", {}, requested_by="test")
+    assert node.session() is Outcome.FAILED and node._content(Slot.WORKING) == before
+    assert node.disks.mkfs_runs == 1

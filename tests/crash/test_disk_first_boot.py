@@ -235,7 +235,7 @@ def test_a_permit_never_replaces_what_says_that_there_is_a_state() -> None:
         node = used()
         damage(node)
         before = dict(node.boot_files.files)
-        node.state.permit("11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000")
+        node.state.permit("11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000", fresh=True)
         assert node.boot_files.files == before
 
 

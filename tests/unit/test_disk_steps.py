@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from k8r_agent.config.settings import DiskSettings, Settings
-from k8r_agent.errors import BootError, ConfigError, StepFailed
+from k8r_agent.effects import table
+from k8r_agent.errors import BootError, ConfigError, Refused, StepFailed
 from k8r_agent.model.layout import STATE, WORKING
-from k8r_agent.model.slots import Slot
+from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from k8r_agent.model.txn import Transaction
 from k8r_agent.ports.step import World
+from k8r_agent.steps.fresh_working import FRESH, FreshWorking
 from k8r_agent.steps.grow_working import GrowWorking
 from k8r_agent.steps.partition_disk import PartitionDisk
+from k8r_agent.store.slots import SlotStore
 from tests.fakes import ext4
 from tests.fakes.disks import FakeDisks
 from tests.fakes.flashed import MIB, flashed_gpt, flashed_mbr
@@ -87,6 +91,63 @@ def test_a_broken_copy_of_the_table_is_mended(copy: str) -> None:
     assert not step.done(w) and disks.own().partitions == before.partitions
     step.apply(w)
     assert step.done(w) and disks.own() == before
+
+
+def test_a_first_boot_writes_no_working_slot_that_may_hold_something() -> None:
+    """Only what says that there is nothing counts: the table write, a status; never that nothing is known."""
+    disks = FakeDisks(flashed_gpt(32 * MIB))
+    w = world(disks)
+    files = FakeStateFiles()
+    w.slots = SlotStore(files)
+    PartitionDisk().apply(w)
+    facts: dict[str, str] = {}
+
+    def remember(name: str, value: str) -> Transaction:
+        facts[name] = value
+        return Transaction(id="t", task="first-boot", steps=(), facts=dict(facts))
+
+    def begin(**known: str) -> None:
+        facts.clear()
+        facts.update(known)
+        w.txn, w.remember_fact = Transaction(id="t", task="first-boot", steps=(), facts=known), remember
+
+    step = FreshWorking()
+    begin()
+    step.apply(w)
+    assert step.done(w), "empty"
+    disks.put(disks.kernel[WORKING][0], ext4.image(8 * MIB, label="writable"))
+    disks.medium.flush()
+    begin()
+    with pytest.raises(Refused, match="not written by a first boot") as failure:
+        step.apply(w)
+    assert not step.done(w) and "confirm" in failure.value.hint and "writable" in failure.value.why
+    begin(**{FRESH: "yes"})  # another life of the disk: the table that was just written made the slot
+    step.apply(w)
+    assert step.done(w)
+    for state, floor, fine in ((SlotState.PENDING, 0, True), (SlotState.OK, 0, True), (SlotState.OK, 1, False),
+                               (SlotState.UNKNOWN, 0, False)):
+        w.slots.set_status(Slot.WORKING, SlotStatus(state=state, release=1))
+        w.slots.raise_floor(floor)
+        files.live.pop("release-floor", None) if not floor else None
+        begin()
+        with contextlib.nullcontext() if fine else pytest.raises(Refused):
+            step.apply(w)
+
+
+def test_the_table_write_says_whether_it_made_the_working_slot() -> None:
+    for fresh in (True, False):
+        disks = FakeDisks(flashed_gpt(32 * MIB))
+        w = world(disks)
+        if not fresh:  # a disk of older k8r: a working slot, and no state partition
+            PartitionDisk().apply(w)
+            disk = disks.own()
+            kept = tuple(p for p in disk.partitions if p.number != STATE)
+            disks.medium = flashed_gpt(32 * MIB)
+            table.write_table(disks.medium, kept, new_id=disk.id, sector=512)
+            disks.boot(Slot.IMAGE)
+            w = world(disks)
+        PartitionDisk().apply(w)
+        assert w.state.fresh() is fresh
 
 
 class NotMounted(MemoryBootFiles):

@@ -111,3 +111,16 @@ def test_a_failing_partition_does_not_stop_the_caller(fault: int) -> None:
     files.fault = fault
     EventLog(files).append(event(1))
     assert EventLog(files).read() == ()
+
+
+def test_events_that_were_moved_from_ram_are_shown_and_numbers_go_on() -> None:
+    """While the state partition is out of reach numbers begin anew; later those lines lie behind higher ones."""
+    files, ram = FakeStateFiles(), FakeStateFiles()
+    for n, store in ((1, files), (2, files), (3, files), (11, ram), (12, ram)):
+        EventLog(store).append(event(n))
+    files.append("events.jsonl", ram.read("events.jsonl") or b"")
+    log = EventLog(files)
+    assert [e.step for e in log.read()] == ["s1", "s2", "s3", "s11", "s12"]
+    last = max(n for n, _ in log.numbered())
+    log.append(event(21))
+    assert [e.step for _, e in log.numbered(after=last)] == ["s21"]

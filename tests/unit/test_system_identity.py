@@ -128,6 +128,7 @@ def test_a_working_slot_that_lives_is_the_truth(old: Node, tmp_path: Path) -> No
     new.facts("working")
     new.identity.apply()
     assert (new.root / STAMP).exists()
+    new.write("etc/machine-id", MACHINE_ID + "\n")  # which the initramfs did
     passwd = new.text("etc/passwd").replace("alice:x:1000:1000::/home/alice:/bin/bash\n", "")
     new.write("etc/passwd", passwd)
     new.write("etc/hostname", "renamed\n")
@@ -276,3 +277,30 @@ def test_a_host_key_cut_off_by_a_power_cut_is_made_again(tmp_path: Path) -> None
     node.write("etc/ssh/ssh_host_ed25519_key", "")
     node.identity.apply()
     assert node.text("etc/ssh/ssh_host_ed25519_key") == "generated"
+
+
+def test_a_fresh_slot_that_was_not_given_its_identity_overwrites_nothing(tmp_path: Path) -> None:
+    """apply() failed in part, so what the system has is the image's, not the node's."""
+    old = Node(tmp_path, "old")
+    old.write("etc/machine-id", MACHINE_ID + "\n")
+    old.write("etc/ssh/ssh_host_ed25519_key", "precious", 0o600)
+    old.identity.capture()
+    assert (old.root / STAMP).exists() and old.identity.captured()
+    kept = {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()}
+    fresh = Node(tmp_path, "fresh")
+    fresh.write("etc/machine-id", "f" * 32 + "\n")
+    fresh.identity.capture()
+    assert fresh.identity.captured(), "there is nothing to capture"
+    assert {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()} == kept
+
+
+@pytest.mark.parametrize("gone", ["etc/machine-id", "etc/passwd"])
+def test_a_system_that_lost_its_identity_does_not_take_the_kept_one_along(tmp_path: Path, gone: str) -> None:
+    node = Node(tmp_path, "old")
+    node.write("etc/machine-id", MACHINE_ID + "\n")
+    node.identity.capture()
+    kept = {path: path.read_bytes() for path in node.state.rglob("*") if path.is_file()}
+    (node.root / gone).unlink()
+    with pytest.raises(StateError, match=gone):
+        node.identity.capture()
+    assert {path: path.read_bytes() for path in node.state.rglob("*") if path.is_file()} == kept
