@@ -10,10 +10,10 @@ from typing import Any
 
 from tests.lab.agent import Agent
 from tests.lab.node import CommandError, Node
-from tests.lab.site import GIB, MIB, Lab
+from tests.lab.site import GIB, Lab
 
 DISK_SIZE = 8 * GIB
-DISK = {"image_size": f'"{2304 * MIB // MIB}MiB"', "state_size": '"640MiB"'}
+DISK = {"image_size": '"2304MiB"', "state_size": '"640MiB"'}
 NETWORKS = {"cni": '"none"', "pod_cidr": '"10.244.0.0/16"'}  # the image holds a bridge for pods
 ADMIN = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 FIRST_BOOT, ENTER, REINSTALL, READY = 1200.0, 1200.0, 2400.0, 600.0  # seconds; a busy machine is slow, not wrong
@@ -76,8 +76,8 @@ def wait_ready(control_plane: Node, name: str) -> None:
 
 
 def flashed(lab: Lab, name: str, kubernetes: dict[str, str]) -> Node:
-    disk = lab.flash(name, size=DISK_SIZE, hostname=name,
-                     more={"disk": DISK, "kubernetes": {**NETWORKS, **kubernetes}})
+    disk = lab.flash(name, size=DISK_SIZE, more={"node": {"hostname": f'"{name}"'}, "disk": DISK,
+                                                 "kubernetes": {**NETWORKS, **kubernetes}})
     return lab.node(name, disk, memory=3072, cpus=2)
 
 
