@@ -51,7 +51,7 @@ def note_cluster(control_plane: Node) -> dict[str, Any]:
     """What must be the same cluster afterwards."""
     configmap = kubectl(control_plane, "get configmap story")
     system = kubectl(control_plane, "get namespace kube-system")
-    listed = kubectl(control_plane, "get configmaps")
+    listed = json.loads(control_plane.ssh(f"{ADMIN} get --raw /api/v1/configmaps", timeout=180))
     return {"data": configmap["data"], "uid": configmap["metadata"]["uid"], "cluster": system["metadata"]["uid"],
             "resourceVersion": int(listed["metadata"]["resourceVersion"]),
             "ca": control_plane.ssh("sha256sum < /etc/kubernetes/pki/ca.crt").split()[0]}

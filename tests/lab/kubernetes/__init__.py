@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 VERSION = "1.20.2"
 # The same source under the next minor's number: what an upgrade needs of a second version is its number.
 STAND_IN = "1.21.0+standin"
 VERSIONS = (VERSION, STAND_IN)
+COMPILED, PACKED = ("fetch.py", "compile.py"), ("debs.py", "archives.py", "crictl", "coredns-standin.c")
 HERE = Path(__file__).resolve().parent
 
 
@@ -25,8 +25,8 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k8r-lab"
 
 
-def _key(names: Iterable[str]) -> str:
-    digest = hashlib.sha256()
+def _key(*names: str) -> str:
+    digest = hashlib.sha256(" ".join(VERSIONS).encode())
     for name in names:
         digest.update((HERE / name).read_bytes())
     return digest.hexdigest()[:12]
@@ -34,12 +34,12 @@ def _key(names: Iterable[str]) -> str:
 
 def programs() -> Path:
     """What the compiler made, by version; and `host/`, the files of Debian packages. Kept per recipe."""
-    return home() / f"programs-{_key(('fetch.py', 'compile.py'))}"
+    return home() / f"programs-{_key(*COMPILED)}"
 
 
 def packed() -> Path:
     """Packages and container images, by version. Kept per recipe."""
-    return home() / f"packed-{_key(sorted(path.name for path in HERE.glob('*') if path.is_file()))}"
+    return home() / f"packed-{_key(*COMPILED, *PACKED)}"
 
 
 def packages_of(version: str = VERSION) -> Path:
