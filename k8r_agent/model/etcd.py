@@ -65,11 +65,6 @@ def mine(found: Sequence[Member], *, name: str, address: str) -> Member | None:
     return None
 
 
-def stale(found: Sequence[Member], *, name: str, address: str) -> tuple[Member, ...]:
-    """Members that an earlier life of this node left behind: they must go before it joins anew."""
-    return tuple(m for m in found if m.name == name or (not m.name and address in map(host, m.peer_urls)))
-
-
 def host(url: str) -> str:
     """`https://[fd00::1]:2380` → `fd00::1`."""
     rest = _ENDPOINT.sub("", url).split("/")[0]

@@ -42,13 +42,6 @@ def quorum(world: World) -> Quorum:
     return etcd.quorum(found, ill, me)
 
 
-def remove(world: World, member: Member) -> None:
-    """Raises ClusterError. The others go on without it; its data is of no use any more."""
-    result = world.cluster.etcdctl(["member", "remove", member.id], timeout=_PATIENCE)
-    if result.code:
-        raise ClusterError(f"the etcd member {member} was not removed", why=_said(result.stderr))
-
-
 def _said(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("{")]
     return "; ".join(lines[-2:]) or "it does not answer"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from k8r_agent.model import etcd
-from k8r_agent.model.etcd import Member, mine, quorum, stale
+from k8r_agent.model.etcd import Member, mine, quorum
 
 ONE = ('{"header":{"cluster_id":324952591200643719,"member_id":3319814642761637952,"raft_term":2},"members":['
        '{"ID":1132581829356118680,"peerURLs":["https://192.0.2.12:2380"]},'
@@ -71,12 +71,6 @@ def test_a_member_is_this_node_by_peer_url_and_name() -> None:
     assert mine(found, name="cp-1", address="192.0.2.9") is None
     assert mine(found, name="cp-9", address="192.0.2.1") is None
     assert mine(found, name="cp-9", address="192.0.2.3") == found[2], "added, and never started"
-
-
-def test_what_an_earlier_life_left_goes_before_a_new_one_joins() -> None:
-    found = of("cp-1", "cp-2", "")
-    assert stale(found, name="cp-1", address="192.0.2.3") == (found[0], found[2])
-    assert stale(found, name="cp-3", address="192.0.2.2") == (), "a started member of another name is somebody's"
 
 
 def test_hosts_of_urls() -> None:
