@@ -237,7 +237,6 @@ def test_the_image_slot_may_have_what_runs_even_below_the_floor(node: Node) -> N
     node.update()
 
 
-@pytest.mark.fault(23)
 class Damaged(FakeBundle):
     """One whose file on the boot partition lost a sector."""
 
@@ -266,6 +265,7 @@ def test_damaged_bundle_files_on_the_boot_partition_are_no_end_of_a_first_boot(w
     assert any("taken as it is" in text for text in node.world.report.texts)  # type: ignore[attr-defined]
 
 
+@pytest.mark.fault(23)
 def test_an_image_that_rotted_after_it_was_verified_is_not_copied() -> None:
     node = reinstalling()
     node.bundles.add(fake_bundle(5, image=file_system(1), used=USED, source=FLASHED))

@@ -55,6 +55,7 @@ def test_many_pods_come_in_pages() -> None:
     assert mine(node) == []
 
 
+@pytest.mark.fault(37)
 def test_an_administrators_cordon_survives() -> None:
     node = member()
     change_node(node.api, ME, unschedulable=True)
@@ -63,6 +64,7 @@ def test_an_administrators_cordon_survives() -> None:
     assert node.is_cordoned() and not marked(node.api, ME)
 
 
+@pytest.mark.fault(37)
 def test_a_cordon_that_a_failed_reinstall_left_is_undone_by_the_next() -> None:
     node = member()
     drain(node)
@@ -148,6 +150,7 @@ def test_the_deadline_survives_a_restart_of_the_agent() -> None:
     assert 60 <= node.machine.now() - began < 70
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("others", ["none", "cordoned", "not ready", "tainted"])
 def test_where_pods_have_nowhere_to_go_nobody_waits(others: str) -> None:
     node = blocked()
@@ -256,6 +259,7 @@ def test_a_node_without_kubernetes_or_without_a_cluster_has_nothing_to_do() -> N
     assert Drain().done(node.world)
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("point", range(1, 9))
 def test_killed_anywhere_it_ends_uncordoned(point: int) -> None:
     """At each change of the state partition and each request."""

@@ -46,6 +46,7 @@ def test_nor_on_a_node_without_a_cluster() -> None:
     assert QuarantineRelease().done(node.world)
 
 
+@pytest.mark.fault(20)
 def test_it_is_refused_until_it_is_forced() -> None:
     node = control_plane()
     condemned.add(node.files, condemned.Condemned(release=2, why="it did not work", time=1.0))
