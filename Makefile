@@ -26,7 +26,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
             shellcheck gpg
 
-.PHONY: help deps venv deb images image kubernetes demo quick test nodes e2e fuzz record sectors replay campaign lint bench clean
+.PHONY: help deps venv deb images image kubernetes kubeadm demo quick test nodes e2e fuzz record sectors replay campaign lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -61,6 +61,9 @@ $(BUILD)/.images: $(BUILD)/debs/.done tests/lab/images.py
 kubernetes: deps ## a real Kubernetes from Debian's source, kept in ~/.cache/k8r-lab (5 min of two idle cores, once)
 	$(PYTHON) -m tests.lab.kubernetes
 
+kubeadm: deps
+	$(CACHED) $(PYTHON) -m tests.lab.kubernetes kubeadm
+
 $(BUILD)/.kubernetes-images: $(BUILD)/debs/.done $(wildcard tests/lab/kubernetes/*) | kubernetes
 	$(SUDO) $(CACHED) $(PYTHON) -m tests.lab.kubernetes.golden $(BUILD)
 	@touch $@
@@ -72,8 +75,8 @@ quick: venv ## a developer's loop: unit, contract and reduced crash tests, linte
 	$(PYTEST) -m "not slow and not loop and not bus and not nspawn and not node" \
 	  tests/unit tests/contract tests/crash tests/http tests/test_floors.py tests/test_linters.py
 
-test: venv images kubernetes ## the whole ladder, up to virtual nodes with real reboots
-	$(SUDO) $(PYTEST) --durations=15 -m "not long" tests
+test: venv images kubeadm ## the whole ladder, up to virtual nodes with real reboots
+	$(SUDO) $(CACHED) $(PYTEST) --durations=15 -m "not long" tests
 
 nodes: images ## every story of the virtual nodes, also the long ones: cuts, dead slots, twins, kernel updates
 	$(SUDO) $(PYTEST) --durations=15 tests/node

@@ -61,7 +61,7 @@ def _lack_node() -> str:
 
 
 def _lack_kube() -> str:
-    return "" if kubernetes.ready() else "no Kubernetes: make kubernetes"
+    return "" if kubernetes.has_kubeadm() else "no kubeadm: make kubeadm"
 
 
 LACKS: dict[str, Callable[[], str]] = {
