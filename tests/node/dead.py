@@ -76,7 +76,7 @@ REINSTALLS = {
     "image-root-does-not-mount": Sabotage("boot-image", arguments("image", "module_blacklist=ext4"), tries=1),
     "image-agent-crashes": Sabotage("boot-image", arguments("image", "systemd.setenv=PYTHONHOME=/none"), tries=1),
     "image-unhealthy": Sabotage("boot-image", arguments("image", "systemd.mask=ssh.service"), tries=1),
-    "working-has-no-init": Sabotage("boot-working", inside("rm usr/lib/systemd/systemd")),
+    "working-has-no-init": Sabotage("boot-working", inside("rm -f usr/lib/systemd/systemd")),
     "working-agent-crashes": Sabotage("boot-working", inside("printf 'syntax error' >usr/bin/k8r-agent"), tries=1),
     "working-unhealthy": Sabotage("boot-working", inside("ln -sf /dev/null etc/systemd/system/ssh.service"), tries=1),
 }
