@@ -16,7 +16,7 @@ from tests.lab.node import Node
 from tests.lab.past import BOOT, REINSTALL, UPDATE, settled, wait_complete, waiting
 from tests.lab.site import Lab
 
-QUICK = {"boot": {"grace": '"10s"', "deadline": '"2min"'}}
+QUICK = {"boot": {"grace": '"10s"'}}
 DEAD = 1200.0  # seconds until a node has tried everything
 
 # Shell, for hooks that run as root in the runner's sandbox.
@@ -59,6 +59,7 @@ class Sabotage:
     step: str
     script: str
     tries: int = 3
+    deadline: str = "10min"
 
 
 def arguments(slot: str, more: str) -> str:
@@ -75,17 +76,19 @@ REINSTALLS = {
     "image-hangs": Sabotage("boot-image", arguments("image", "init=/usr/bin/cat"), tries=1),
     "image-root-does-not-mount": Sabotage("boot-image", arguments("image", "module_blacklist=ext4"), tries=1),
     "image-agent-crashes": Sabotage("boot-image", arguments("image", "systemd.setenv=PYTHONHOME=/none"), tries=1),
-    "image-unhealthy": Sabotage("boot-image", arguments("image", "systemd.mask=ssh.service"), tries=1),
+    "image-unhealthy": Sabotage("boot-image", arguments("image", "systemd.mask=ssh.service"), tries=1,
+                                deadline="4min"),
     "working-has-no-init": Sabotage("boot-working", inside("rm -f usr/lib/systemd/systemd")),
     "working-agent-crashes": Sabotage("boot-working", inside("printf 'syntax error' >usr/bin/k8r-agent"), tries=1),
-    "working-unhealthy": Sabotage("boot-working", inside("ln -sf /dev/null etc/systemd/system/ssh.service"), tries=1),
+    "working-unhealthy": Sabotage("boot-working", inside("ln -sf /dev/null etc/systemd/system/ssh.service"), tries=1,
+                                  deadline="4min"),
 }
 
 
 def reinstall(lab: Lab, name: str, case: str, loader: str) -> Seen:
     """Release 2 was verified and is taken into use; then something breaks."""
     sabotage = REINSTALLS[case]
-    node = waiting(lab, name, loader, more=QUICK)
+    node = waiting(lab, name, loader, more={"boot": {**QUICK["boot"], "deadline": f'"{sabotage.deadline}"'}})
     agent, slot = lab.agent(node), "working" if sabotage.step == "boot-image" else "image"
     node.start()
     node.wait_ssh(timeout=BOOT)
