@@ -122,7 +122,7 @@ TABLE: tuple[Setting, ...] = (
             "slot boots.",
     ),
     Setting(
-        section="boot", key="deadline", read=r.duration_from("2min"), kind="duration, at least 2min",
+        section="boot", key="deadline", read=r.duration_from("2min"), kind="duration",
         help="time that a boot may take to become healthy",
         doc="After this long without `boot-complete.target` the node reboots, which costs a try. Below two minutes a "
             "slow boot would be taken for a bad one.",

@@ -18,12 +18,12 @@ def prompt(tmp_path: Path) -> Prompt:
 
 
 def test_show_prints_every_setting_and_where_it_comes_from(prompt: Prompt) -> None:
-    prompt.configure('[boot]\ndeadline = "90s"\n')
+    prompt.configure('[boot]\ndeadline = "150s"\n')
     assert prompt.run("config", "show") == Exit.OK
     for row in TABLE:
         assert f"{row.key} = " in prompt.out
     line = next(line for line in prompt.out.splitlines() if line.startswith("deadline"))
-    assert line.startswith('deadline = "90s"') and line.endswith("agent.toml:2")
+    assert line.startswith('deadline = "150s"') and line.endswith("agent.toml:2")
     assert "# default" in prompt.out
 
 
