@@ -21,7 +21,7 @@ from tests.lab.kubernetes import STAND_IN, VERSION
 from tests.lab.kubernetes.plane import ADDRESS, Plane
 from tests.lab.network import Network
 
-pytestmark = [pytest.mark.root, pytest.mark.kube, pytest.mark.node, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.kube, pytest.mark.node, pytest.mark.slow, pytest.mark.long]
 NODE = replace(HERE, ip=ADDRESS)
 
 
