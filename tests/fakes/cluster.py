@@ -246,9 +246,10 @@ class FakeCluster:
     # kubeadm
 
     def _write(self, path: str, data: bytes) -> None:
-        """As kubeadm writes: visible, and durable some time later."""
+        """As kubeadm writes: visible, and durable some time later, bit by bit."""
         self.point(f"kubeadm:{path}")
         self.root.live[path] = data
+        self.root.growing.add(path)
 
     def _certificates(self) -> None:
         for name in ("ca", "front-proxy-ca", "etcd/ca"):

@@ -27,6 +27,7 @@ class FakeStateFiles:
         self.point = point
         self.live: dict[str, bytes] = {}
         self.medium: dict[str, bytes] = {}
+        self.growing: set[str] = set()  # written to in place: a part may arrive
         self.on_partition = on_partition  # False: files live in RAM, a power cut takes all of them
         self.fault: int = 0  # an errno that every writing call raises: ENOSPC, EROFS, EIO
         self.writes = 0
@@ -50,6 +51,7 @@ class FakeStateFiles:
         self.point(f"files:{name}:before")
         self.point(f"files:{name}:tmp")
         self.live[name] = bytes(data)
+        self.growing.discard(name)
         self.point(f"files:{name}:replaced")
         self._sync(name)
 
@@ -57,6 +59,7 @@ class FakeStateFiles:
         self._begin("append to", name)
         self.point(f"files:{name}:before")
         self.live[name] = self.live.get(name, b"") + data
+        self.growing.add(name)
         self.point(f"files:{name}:written")
         self._sync(name)
 
@@ -87,7 +90,7 @@ class FakeStateFiles:
                 old, new = self.medium.get(name), self.live.get(name)
                 if old == new:
                     continue
-                if new is not None and new.startswith(old or b"") and keep < 1:  # an append: a prefix arrived
+                if name in self.growing and new is not None and new.startswith(old or b"") and keep < 1:
                     arrived = len(old or b"") + int((len(new) - len(old or b"")) * keep)
                     if arrived:
                         self.medium[name] = new[:arrived]
@@ -97,6 +100,7 @@ class FakeStateFiles:
                     else:
                         self.medium[name] = new
         self.live = dict(self.medium)
+        self.growing.clear()
 
     def _begin(self, verb: str, name: str) -> None:
         _check(name)

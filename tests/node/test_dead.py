@@ -43,7 +43,7 @@ def test_a_dead_image_leads_back_to_the_old_system(told: Seen, case: str, loader
 
 @pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
     dead.reinstall,
-    ("working-has-no-init", "grub", 7, "no init on", []),
+    ("working-has-no-init", "grub", 7, "no init on", [LONG]),
     ("working-agent-crashes", "systemd-boot", 3, "this system could not start", [LONG]),
     ("working-unhealthy", "grub", 3, "", [LONG]),
 ))
@@ -59,7 +59,7 @@ def test_a_dead_new_system_ends_in_the_image_slot(told: Seen, case: str, loader:
 
 @pytest.mark.parametrize(("case", "loader", "why"), cases(
     dead.death,
-    ("no-init", "grub", "used up its boot tries", []),
+    ("no-init", "grub", "used up its boot tries", [LONG]),
     ("no-superblock", "systemd-boot", "used up its boot tries", [LONG]),
     ("truncated-kernel", "systemd-boot", "kernel or initrd is missing or damaged", [LONG]),
     ("truncated-kernel", "grub", "kernel or initrd is missing or damaged", [LONG]),
