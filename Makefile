@@ -26,7 +26,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
             shellcheck gpg
 
-.PHONY: help deps venv deb images image kubernetes kubeadm demo quick test nodes e2e fuzz record sectors replay campaign lint bench clean
+.PHONY: help deps venv deb images image kubernetes kubeadm demo quick test matrix nodes e2e fuzz record sectors replay campaign lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -77,6 +77,9 @@ quick: venv ## a developer's loop: unit, contract and reduced crash tests, linte
 
 test: venv images kubeadm ## the whole ladder, up to virtual nodes with real reboots
 	$(SUDO) $(CACHED) $(PYTEST) --durations=15 -m "not long" tests
+
+matrix: venv ## every crash and every failing write of every task, pairs of them too (half an hour)
+	$(PYTEST) -q -s -m slow tests/crash
 
 nodes: images ## every story of the virtual nodes, also the long ones: cuts, dead slots, twins, kernel updates
 	$(SUDO) $(PYTEST) --durations=15 tests/node

@@ -32,6 +32,7 @@ def test_one_crash(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_crash(name: str) -> None:
     """And after some of them another one."""

@@ -202,6 +202,7 @@ def test_some_writes_fail(task: str, loader: str, device: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("loader", ["systemd-boot", "grub"])
 @pytest.mark.parametrize("task", TASKS)

@@ -50,6 +50,7 @@ def test_one_crash(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_crash(name: str) -> None:
     explore(name, 0)
