@@ -158,7 +158,7 @@ def test_a_disk_holds_what_the_firmware_and_the_node_look_for(made: Path, tmp_pa
     output("dd", f"if={disk}", f"of={fat_image}", "bs=1M", "skip=1", "count=512", "conv=sparse", "status=none")
     output("fsck.vfat", "-n", str(fat_image))
     wanted = initial_files(loader, BOOT, efi=loader.encode() * 100,
-                           guard=b"guard" * 100 if loader == "systemd-boot" else None)
+                           guard=b"guard" * 100 if loader == "systemd-boot" else None, gpt=table == "gpt")
     output("mcopy", "-s", "-i", str(fat_image), "::", str(tmp_path / "esp"))
     found = {str(path.relative_to(tmp_path / "esp")): path.read_bytes()
              for path in (tmp_path / "esp").rglob("*") if path.is_file()}
