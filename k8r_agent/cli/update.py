@@ -31,10 +31,12 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("update")
     settings = node.settings()
+    if args.if_auto and not settings.update.auto:
+        raise NothingToDo("update.auto is not set")
     rescued = rescue.needed(node)
-    if args.if_auto and (rescued or not settings.update.auto):
-        raise NothingToDo("the working slot is not written without an operator's word" if rescued else
-                          "update.auto is not set", why="the node runs from the image slot" if rescued else "")
+    if args.if_auto and rescued:
+        raise NothingToDo("the working slot is not written without an operator's word",
+                          why="the node runs from the image slot")
     source = resolve(args.source, settings.update.source)
     wanted = {"source": source, **({"force": "yes"} if args.force else {})}
     if rescued:
