@@ -90,6 +90,7 @@ class TestRot:
         assert slots(told["mended"].status)["image"] == (2, "ok")
 
 
+@LONG
 @pytest.mark.story(tell=dead.armed, loader="systemd-boot")
 class TestArmed:
     def test_it_is_armed(self, told: dict[str, dict[str, Any]]) -> None:
