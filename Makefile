@@ -24,7 +24,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             mmdebstrap debian-archive-keyring dosfstools mtools fdisk gdisk e2fsprogs zstd xz-utils openssh-client \
             grub-common grub-efi-amd64-bin systemd-container \
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
-            shellcheck gpg
+            shellcheck gpg openssl
 
 .PHONY: help deps venv deb images image kubernetes kubeadm demo quick test matrix nodes e2e fuzz record sectors replay campaign lint bench clean
 .DEFAULT_GOAL := help
