@@ -108,7 +108,7 @@ def _no_programs_in_unit_tests(request: pytest.FixtureRequest) -> Iterator[None]
     _ban["on"] = False
 
 
-@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # type: ignore[untyped-decorator]
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Leave each phase's report on the item: fixtures of the virtual nodes keep their logs when a test failed."""
     outcome = yield

@@ -240,7 +240,9 @@ class Node:
 
     def cluster(self) -> str:
         """The node's place in a cluster, in a line; "" on a system without Kubernetes. Asks nobody else."""
-        if not self.world.cluster.present():
+        from k8r_agent.effects import installed
+
+        if not (self._world.cluster.present() if self._world else installed.kubernetes()):
             return ""
         from k8r_agent.steps import membership
 

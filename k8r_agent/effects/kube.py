@@ -12,17 +12,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from k8r_agent.effects import installed
+from k8r_agent.effects.commands import FullCommands
 from k8r_agent.effects.placing import place, read
 from k8r_agent.effects.statefiles import ROOT as STATE
 from k8r_agent.effects.statefiles import is_mount
 from k8r_agent.errors import BusError, CommandFailed, NoState, Protected, StateError
 from k8r_agent.ports.cluster import ETC, ETCD, KUBELET, PKI, As, Probe, Tools
 from k8r_agent.ports.commands import Result
-
-if TYPE_CHECKING:  # `status` asks whether Kubernetes is here, and pays for nothing else
-    from k8r_agent.effects.commands import FullCommands
 
 UNIT, ETCD_UNIT = "k8r-kubeadm.service", "var-lib-etcd.mount"
 _ANY = range(256)
@@ -45,7 +43,7 @@ class NodeCluster:
     # what is there
 
     def present(self) -> bool:
-        return all((self._root / "usr/bin" / name).exists() for name in ("kubeadm", "kubelet"))
+        return installed.kubernetes(self._root)
 
     def tools(self) -> Tools:
         return Tools(kubeadm=self._version(["kubeadm", "version", "-o", "short"]),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from k8r_agent.model.task import Task
+if TYPE_CHECKING:
+    from k8r_agent.model.task import Task
 
 
 class TxnState(str, enum.Enum):

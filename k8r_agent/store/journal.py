@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8r_agent.errors import StateError
-from k8r_agent.model.task import StepRule, Task
 from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.ports.statefiles import StateFiles
 from k8r_agent.store import jsonfile
+
+if TYPE_CHECKING:
+    from k8r_agent.model.task import Task
 
 FORMAT = 1
 NAME = "transaction.json"
@@ -77,6 +79,8 @@ def _definition_record(task: Task) -> dict[str, Any]:
 def _definition(record: Mapping[str, Any], found: Any) -> Task | None:
     if found is None:
         return None
+    from k8r_agent.model.task import StepRule, Task
+
     rules = {_text(step): StepRule(timeout=float(rule["timeout"]), max_tries=int(rule["max_tries"]),
                                    holds_until=_text(rule["holds_until"]))
              for step, rule in found["rules"].items()}

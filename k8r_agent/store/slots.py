@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8r_agent.errors import StateError
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.ports.statefiles import StateFiles
-from k8r_agent.ports.step import Slots
 from k8r_agent.store import jsonfile
+
+if TYPE_CHECKING:
+    from k8r_agent.ports.step import Slots
 
 FORMAT = 1
 NAME = "slots.json"

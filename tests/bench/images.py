@@ -12,7 +12,7 @@ from k8r_agent.build import chunks, ext4
 from k8r_agent.effects.commands import commands
 from k8r_agent.image import index as indexes
 from k8r_agent.image import manifest as manifests
-from k8r_agent.model.bundle import Manifest
+from k8r_agent.model.bundle import Artifact, Manifest
 from tests.fakes.bundles import artifact, boot_tar, make_assets, pack
 
 MIB = 1 << 20
@@ -50,7 +50,7 @@ def generate(bundle: Path, *, mib: int, compression: str = "zstd", level: int = 
     small = "xz" if compression == "xz" else "zstd"
     boot = f"boot.tar{chunks.SUFFIX[small]}"
     (bundle / boot).write_bytes(pack(tar, small))
-    picture = manifests.Artifact(kind="image", file=name, compression=compression, size=packed.size,
+    picture = Artifact(kind="image", file=name, compression=compression, size=packed.size,
                                  sha256=packed.sha256, unpacked_size=packed.unpacked_size,
                                  unpacked_sha256=packed.unpacked_sha256)
     manifest = Manifest(compatible=("generic-x86_64", "generic-x86_64-bios"),

@@ -29,7 +29,7 @@ def processor_time(*argv: str, runs: int = 15) -> float:
     return best
 
 
-@pytest.mark.parametrize(("argv", "limit"), [(("--help",), 4.0), (("--version",), 4.0), (("status",), 7.0)])
+@pytest.mark.parametrize(("argv", "limit"), [(("--help",), 4.0), (("--version",), 4.0), (("status",), 6.0)])
 def test_start_up_against_a_bare_interpreter(argv: tuple[str, ...], limit: float) -> None:
     for _ in range(3):
         bare = processor_time(sys.executable, "-I", "-c", "pass")

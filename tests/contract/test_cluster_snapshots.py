@@ -28,8 +28,10 @@ NOW = 1_790_000_000.0
 
 
 class Store(Protocol):
-    snapshots: Snapshots
     origin: Origin
+
+    @property
+    def snapshots(self) -> Snapshots: ...
 
     def put(self, value: str) -> None: ...
 
@@ -47,7 +49,7 @@ class Real:
     """An etcd of one member, on the loopback interface."""
 
     def __init__(self, top: Path) -> None:
-        self.top, self.child = top / "cluster", None
+        self.top = top / "cluster"
         self.ports = _free_ports(2)
         peer = f"http://127.0.0.1:{self.ports[1]}"
         self.origin = Origin(member="n1", peer_url=peer, kubernetes="1.31.4", txn="t1")
@@ -266,7 +268,7 @@ def test_a_restore_that_was_killed_goes_on(real: Real, monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(effects, "_swap", dying(effects._swap))
         patch.setattr(effects, "_sync", dying(effects._sync))
-        patch.setattr(effects.os, "rename", dying(os.rename))
+        patch.setattr(os, "rename", dying(os.rename))
         try:
             StateSnapshots(dying(real.etcdctl), real.top).restore(taken, ident="t1")
         except Killed:

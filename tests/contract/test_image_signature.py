@@ -66,5 +66,5 @@ def test_others_are_not(desk: Path, lines: tuple[str, ...], says: str) -> None:
 def test_a_changed_manifest_and_another_purpose_are_refused(desk: Path) -> None:
     for changes in ({"data": DATA + b" "}, {"namespace": "file"}):
         with pytest.raises(SignatureError) as caught:
-            check(desk, "maintainer {one}\n", **changes)  # type: ignore[arg-type]
+            check(desk, "maintainer {one}\n", **changes)
         assert "does not fit" in str(caught.value)

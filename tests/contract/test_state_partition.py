@@ -6,9 +6,10 @@ import errno
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,11 +112,11 @@ class Dies:
     def __init__(self, at: int, *, after: bool) -> None:
         self.left, self.after, self.real = at, after, commands()
 
-    def run(self, argv: list[str], **options: object) -> Result:
+    def run(self, argv: Sequence[str], **options: Any) -> Result:
         self.left -= 1
         if self.left < 0 and not self.after:
             raise KeyboardInterrupt
-        result: Result = self.real.run(argv, **options)  # type: ignore[arg-type]
+        result = self.real.run(argv, **options)
         if self.left < 0:
             raise KeyboardInterrupt
         return result

@@ -59,6 +59,10 @@ class Case:
         self.identity, self.change, self.image_slot = identity, change, image_slot
 
 
+def put(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 @pytest.fixture(params=["fake", "real"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     if request.param == "fake":
@@ -72,8 +76,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     real = NodeIdentity(files=StateDirectory(state, mounted=lambda path: True), root=root)
-    return Case(real, lambda: (root / "etc/hostname").write_text("new\n") and None,
-                lambda: (root / "run/k8r/boot").write_text("slot=image\n") and None)
+    return Case(real, lambda: put(root / "etc/hostname", "new\n"), lambda: put(root / "run/k8r/boot", "slot=image\n"))
 
 
 def test_captured_says_whether_the_copy_is_current(case: Case) -> None:

@@ -8,10 +8,10 @@ from k8r_agent.engine import Outcome
 from k8r_agent.model.cluster import Phase
 from k8r_agent.steps import membership
 from tests.crash.explorer import Judge
-from tests.crash.scenarios import Behaviour, MakeLoader, asked, judge, last
+from tests.crash.scenarios import MakeLoader, asked, judge, last
 from tests.fakes import certificates
 from tests.fakes.cluster import FakeCluster, Outside
-from tests.fakes.world import FakeNode
+from tests.fakes.world import Behaviour, FakeNode
 
 TOKEN = "abcdef.0123456789abcdef"
 FOUNDER = KubernetesSettings(initialise=True, cni="none")

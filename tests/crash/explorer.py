@@ -214,7 +214,7 @@ def _texts(files: dict[str, bytes]) -> Iterator[bytes]:
 
 def _disk(node: FakeNode) -> object:
     """Without the superblocks of mounted file systems: they count mounts."""
-    counted = set()
+    counted: set[int] = set()
     for number, (start, _) in node.disks.kernel.items():
         first = (start + superblock.OFFSET) // SECTOR
         if number != NUMBERS[Slot.IMAGE]:

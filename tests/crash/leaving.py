@@ -7,11 +7,11 @@ from k8r_agent.model.slots import Slot
 from k8r_agent.store import cordon
 from tests.crash.clusters import founder, joiner, rested, updated
 from tests.crash.explorer import Judge
-from tests.crash.scenarios import Behaviour, MakeLoader, Unhealthy, asked
+from tests.crash.scenarios import MakeLoader, Unhealthy, asked
 from tests.fakes import kuberaw
 from tests.fakes.cluster import Outside
 from tests.fakes.kubeapi import FakeApi
-from tests.fakes.world import FakeNode
+from tests.fakes.world import Behaviour, FakeNode
 
 ME, OTHER = "node-1", "node-2"
 

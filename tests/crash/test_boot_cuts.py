@@ -105,7 +105,7 @@ def test_old_or_new_and_nothing_else(kind: type[Firmware], primary: Slot, used: 
             assert boots(left) in (before, after)
         act(left.backend(slot))
         assert boots(left) == after, "doing it again"
-        assert not left.backend(slot).problems()  # type: ignore[attr-defined]
+        assert not left.backend(slot).problems()
 
 
 @pytest.mark.fault(2)

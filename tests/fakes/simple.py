@@ -58,6 +58,9 @@ class SimpleMachine:
     def boards(self) -> tuple[str, ...]:
         return ("generic-x86_64",)
 
+    def rename(self, name: str) -> None:
+        raise AssertionError("nothing here gives names")
+
     def reboot(self) -> None:
         assert not self.inhibited, "a reboot while the agent itself forbids it"
         if self.reboot_error:
@@ -146,6 +149,12 @@ class SimpleState:
 
     def marker(self) -> str | None:
         return self.uuid
+
+    def permit(self, disk: str, partition: str, *, fresh: bool) -> None:
+        raise AssertionError("nothing here divides a disk")
+
+    def fresh(self) -> bool:
+        return False
 
     def initialise(self) -> None:
         self.uuid = "f00d"

@@ -55,7 +55,8 @@ class Violation(BaseException):
 class Loader(Protocol):
     """One kind of boot loader with its files and variables (tests/fakes/firmware.py)."""
 
-    files: BootFiles
+    @property
+    def files(self) -> BootFiles: ...
 
     def backend(self, current: Slot | None) -> BootBackend: ...
 

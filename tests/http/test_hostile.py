@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,9 @@ OK = b"HTTP/1.1 200 OK\r\n"
 def test_a_letter_now_and_then_does_not_go_on_for_ever(web: Web, kind: str, raw: bytes) -> None:
     web.site.misbehave(kind, raw=raw, delay=0.1)
     started = time.monotonic()
-    for act in (lambda http: http.small("file", 1000), lambda http: http.open("file", len(DATA)).read(0, 100)):
+    acts: list[Callable[[Http], object]] = [lambda http: http.small("file", 1000),
+                                            lambda http: http.open("file", len(DATA)).read(0, 100)]
+    for act in acts:
         with pytest.raises(FetchError) as caught:
             act(Http(web.prefix, patience=SHORT))
         assert caught.value.why or caught.value.hint

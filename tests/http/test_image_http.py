@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -334,7 +335,7 @@ def test_a_bundle_over_http(shop: Shop) -> None:
     ("no-ranges", {}), ("short", {"after": 100_000, "times": 5}), ("status", {"times": 3}),
     ("stall", {"after": 50_000, "times": 2}), ("no-length", {}),
 ])
-def test_a_bundle_over_bad_http(shop: Shop, kind: str, more: dict[str, int]) -> None:
+def test_a_bundle_over_bad_http(shop: Shop, kind: str, more: dict[str, Any]) -> None:
     shop.web.site.misbehave(kind, **more)
     found = device()
     shop.update(found)

@@ -48,8 +48,8 @@ class Fat:
         self._data = data * self._sector
         table = os.pread(file, length, reserved * self._sector)
         self._wide = self.clusters >= 65525
-        same = like is not None and like._table == table
-        self._table, self._chains = table, like._chains if like and same else dict[int, list[tuple[int, int]]]()
+        self._table = table
+        self._chains: dict[int, list[tuple[int, int]]] = like._chains if like and like._table == table else {}
         self._next = memoryview(table).cast("I" if self._wide else "H")  # little-endian, as this machine is
         self.files: dict[str, Found] = {}
         self.directories: set[str] = set()

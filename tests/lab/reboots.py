@@ -85,7 +85,7 @@ class Overlaid(Node):
                 "-blockdev", f"driver=qcow2,node-name=node{number},file=file{number}",
                 "-device", f"virtio-blk-pci,id=disk{number},drive=node{number},bootindex={number}"]
 
-    def _argv(self, monitor: Path) -> list[str]:
+    def _argv(self, monitor: int) -> list[str]:
         argv = super()._argv(monitor)
         if not self.kernel:
             return argv
@@ -144,7 +144,7 @@ class Worker:
         uuid = f"{first}-{raw[8:10].hex()}-{raw[10:].hex()}"
         boot = self._record.directory.parent.parent / "release-1" / "boot"
         return ["-kernel", str(boot / "vmlinuz"), "-initrd", str(boot / "initrd.img"), "-append",
-                f"{arguments(Slot.IMAGE, CONSOLE)} k8r.bootpart={uuid}"]
+                f"{arguments(Slot.IMAGE, CONSOLE, gpt=True)} k8r.bootpart={uuid}"]
 
 
 def run(record: Record, states: list[State], lab: Lab, told: Callable[[Result], None]) -> None:

@@ -84,8 +84,9 @@ class Machine:
             *pflash(firmware().code, variables), "-serial", "stdio", "-no-reboot",
             "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        serial = Serial(self.directory / "serial.log")
         assert qemu.stdout
-        serial = Serial(qemu.stdout, self.directory / "serial.log")
+        serial.attach(qemu.stdout, "boot")
         try:
             serial.wait(until, timeout=BOOT)
         finally:

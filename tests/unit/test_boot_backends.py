@@ -93,7 +93,7 @@ def test_refilling_again_and_again(kind: type[Firmware]) -> None:
         assert backend.state().tries_left == 3 - used
         backend.refill_tries()
         assert backend.state().tries_left == 3
-        assert not backend.problems()  # type: ignore[attr-defined]
+        assert not backend.problems()
 
 
 @both
@@ -213,7 +213,7 @@ def test_an_override_in_the_firmware_is_seen_and_removed() -> None:
     backend = firmware.backend(Slot.WORKING)
     firmware.efi.values["LoaderEntryDefault"] = "k8r-image.conf"
     assert backend.state().primary is Slot.IMAGE, "what boots, not what the agent wrote"
-    assert "overrides" in backend.problems()[0]  # type: ignore[attr-defined]
+    assert "overrides" in backend.problems()[0]
     backend.refill_tries()
     assert backend.state().primary is Slot.WORKING and not firmware.efi.values
 
@@ -252,9 +252,9 @@ def test_a_lost_counter_is_healed(left: str) -> None:
     firmware.files.power_cut()
     backend = firmware.backend(Slot.WORKING)
     if left == "nothing":
-        assert backend.state().tries_left == 0 and "lost" in backend.problems()[0]  # type: ignore[attr-defined]
+        assert backend.state().tries_left == 0 and "lost" in backend.problems()[0]
     backend.refill_tries()
-    assert backend.state().tries_left == 3 and not backend.problems()  # type: ignore[attr-defined]
+    assert backend.state().tries_left == 3 and not backend.problems()
     assert [firmware.choose()[0] for _ in range(4)] == [Slot.WORKING] * 3 + [Slot.IMAGE]
 
 
@@ -268,7 +268,7 @@ def test_files_that_a_person_edited_are_replaced() -> None:
     firmware.files.medium["grub/k8r.env"] = b""
     firmware.files.power_cut()
     backend = firmware.backend(Slot.WORKING)
-    assert backend.problems()  # type: ignore[attr-defined]
+    assert backend.problems()
     backend.set_primary(Slot.IMAGE)
     assert firmware.choose()[0] is Slot.IMAGE
 

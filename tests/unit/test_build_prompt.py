@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -37,9 +39,10 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 def test_the_manual_page_knows_every_option() -> None:
     page = (Path(__file__).resolve().parents[2] / "man/k8r-image.8.md").read_text()
-    actions = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    assert actions is not None
-    for verb, sub in actions.items():  # type: ignore[attr-defined]
+    group = parser()._subparsers
+    assert group is not None
+    actions = cast("dict[str, ArgumentParser]", group._group_actions[0].choices)
+    for verb, sub in actions.items():
         assert f"**k8r-image {verb}**" in page
         for action in sub._actions:
             for option in action.option_strings:

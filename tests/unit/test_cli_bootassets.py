@@ -57,7 +57,7 @@ class Bundle:
 @pytest.fixture
 def prompt(tmp_path: Path) -> Prompt:
     found = Prompt(tmp_path)
-    found.world.bundles = Bundle()  # type: ignore[assignment]
+    found.world.bundles = Bundle()
     (tmp_path / "boot").mkdir()
     (tmp_path / "srv").mkdir()
     for version in ("6.1.0-9-amd64", "6.1.0-10-amd64"):
@@ -154,7 +154,7 @@ def test_check(prompt: Prompt) -> None:
 
 def test_check_needs_no_root(tmp_path: Path) -> None:
     prompt = Prompt(tmp_path, uid=1000)
-    prompt.world.bundles = Bundle()  # type: ignore[assignment]
+    prompt.world.bundles = Bundle()
     assert prompt.run("check", "/") == Exit.OK
 
 

@@ -53,7 +53,7 @@ def test_update_writes_the_working_slot_where_there_is_none_to_boot(prompt: Prom
 
 def test_rollback_writes_the_working_slot_where_there_is_none_to_boot(prompt: Prompt) -> None:
     in_image(prompt, primary=Slot.WORKING, tries_left=0)
-    prompt.world.bundles = FakeBundles()  # type: ignore[assignment]
+    prompt.world.bundles = FakeBundles()
     assert prompt.run("rollback", "--dry-run") == Exit.OK and "rescue: " in prompt.out
     assert prompt.run("rollback", "--yes", "--no-wait") == Exit.OK
     assert [(r.task, dict(r.args)) for r in prompt.node.queue.pending()] == [

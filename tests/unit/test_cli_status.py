@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from k8r_agent.errors import BootError, DiskAmbiguous, Exit
-from k8r_agent.model.boot import BootFacts
+from k8r_agent.model.boot import BootFacts, BootState
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Event, Request, Transaction, TxnState
 from tests.fakes.disks import FakeDisks
@@ -138,7 +138,7 @@ def test_one_broken_part_does_not_hide_the_others(prompt: Prompt) -> None:
     assert prompt.world.files.read("transaction.json") == b"{"  # status repairs nothing
 
 
-def _broken() -> object:
+def _broken() -> BootState:
     raise BootError("the boot partition cannot be read")
 
 

@@ -59,7 +59,7 @@ def test_bad_values_say_what_would_do(reader: Reader, value: object, says: str) 
         reader(value)
 
 
-def load(tmp_path: Path, text: str) -> config.merge.Loaded:  # type: ignore[name-defined]
+def load(tmp_path: Path, text: str) -> config.merge.Loaded:
     file = tmp_path / "etc/k8r/agent.toml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("[kubernetes]\n" + text)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from k8r_agent.config import fragments, legacy, merge, toml
 from k8r_agent.config.table import TABLE, toml_text
+from k8r_agent.errors import ConfigError
 
 TOKEN = "abcdef.0123456789abcdef"
 PIECES = st.sampled_from([
@@ -54,5 +55,5 @@ def test_statement_by_statement_means_the_same_as_the_whole(text: str) -> None:
 def test_bytes(data: bytes) -> None:
     try:
         fragments.decode(data, where="f")
-    except fragments.ConfigError as error:
+    except ConfigError as error:
         assert error.hint

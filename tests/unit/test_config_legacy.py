@@ -43,7 +43,7 @@ EXAMPLE = (f"# k8r\nIMAGE=ubuntu.img\nexport K8S_VERSION=1.29.3\nTOKEN_TTL=\"24h
            'HTTP_IMAGE_URL="http://example.org/k8r/image.img.xz"\nMINE=1\n')
 
 
-def node(tmp_path: Path, text: str) -> config.merge.Loaded:  # type: ignore[name-defined]
+def node(tmp_path: Path, text: str) -> config.merge.Loaded:
     file = tmp_path / config.LEGACY
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)

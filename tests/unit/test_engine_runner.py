@@ -220,20 +220,20 @@ def _fail_once() -> Callable[[World], None]:
 
 def test_cancel_is_asked_for_by_file_and_refused_when_too_late(tmp_path: Path) -> None:
     def ask(world: World) -> None:
-        assert runners.cancel(world, bench.tasks).cancel
+        assert runners.cancel(world, mine.tasks).cancel
 
     def too_late(world: World) -> None:
         with pytest.raises(Refused, match="cannot be cancelled"):
-            runners.cancel(world, bench.tasks)
+            runners.cancel(world, mine.tasks)
 
-    bench = Bench(tmp_path, effects={"a": ask})
+    mine = Bench(tmp_path, effects={"a": ask})
     with pytest.raises(UsageError):
-        runners.cancel(bench.world, bench.tasks)
-    bench.submit("reinstall")
-    assert bench.run() is Outcome.CANCELLED and bench.steps["undo"].applied == 1
-    bench.steps["a"].effect, bench.steps["b"].effect = None, too_late
-    bench.submit("reinstall")
-    assert bench.run() is Outcome.DONE
+        runners.cancel(mine.world, mine.tasks)
+    mine.submit("reinstall")
+    assert mine.run() is Outcome.CANCELLED and mine.steps["undo"].applied == 1
+    mine.steps["a"].effect, mine.steps["b"].effect = None, too_late
+    mine.submit("reinstall")
+    assert mine.run() is Outcome.DONE
 
 
 # duties
@@ -257,7 +257,7 @@ def test_a_stray_image_slot_goes_back_to_working_after_a_grace_time(bench: Bench
 
 def test_a_request_in_the_grace_time_comes_first(bench: Bench) -> None:
     bench.at(current=IMAGE, primary=WORKING).slot(WORKING)
-    sleep, asked = bench.sleep, []
+    sleep, asked = bench.sleep, list[Request]()
 
     def sleep_and_ask(seconds: float) -> None:
         sleep(seconds)

@@ -56,7 +56,7 @@ def tar_of(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, format: i
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size, info.type, info.linkname = len(data), kind, "/etc/shadow"
-            info.mtime = 1.5 if format == tarfile.PAX_FORMAT else 1  # type: ignore[assignment]
+            info.mtime = 1.5 if format == tarfile.PAX_FORMAT else 1
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 

@@ -46,7 +46,7 @@ def test_the_working_slot_is_fetched_with_a_uuid_of_its_own(indexed: bool, dear:
 @pytest.mark.parametrize("now", [
     {"current": Slot.WORKING, "primary": Slot.WORKING}, {"primary": Slot.WORKING}, {"armed": Slot.WORKING},
 ])
-def test_the_working_slot_is_not_fetched_where_it_could_boot(now: dict[str, Slot]) -> None:
+def test_the_working_slot_is_not_fetched_where_it_could_boot(now: dict[str, Any]) -> None:
     node = fetching()
     node.boot.now = replace(node.boot.now, **now)
     before = node.slot(Slot.WORKING)

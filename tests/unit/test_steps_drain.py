@@ -159,9 +159,10 @@ def test_where_pods_have_nowhere_to_go_nobody_waits(others: str) -> None:
         data = node.api.data
         node.api.change({**data, "nodes": {ME: data["nodes"][ME]}})
     else:
-        change_node(node.api, OTHER, **{
+        changes: dict[str, dict[str, Any]] = {
             "cordoned": {"unschedulable": True}, "not ready": {"ready": False},
-            "tainted": {"taints": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]}}[others])
+            "tainted": {"taints": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]}}
+        change_node(node.api, OTHER, **changes[others])
     before, began = mine(node), node.machine.now()
     drain(node)
     assert mine(node) == before and node.machine.now() == began and node.world.recall(FACT) == "nowhere"

@@ -67,7 +67,10 @@ VERSION = '{"major": "1", "minor": "31+", "gitVersion": "v1.31.4", "platform": "
 RAW, PODS, NODES = "get --raw", "get pods", "get nodes"
 
 
-def member(role: str, answers: dict[tuple[As, str], str | None], *, kubernetes: str = "1.31.4") -> Node:
+Answers = dict[tuple[As, str], str | None]
+
+
+def member(role: str, answers: Answers, *, kubernetes: str = "1.31.4") -> Node:
     node = Node()
     node.world.cluster = cluster = Asked(files=node.files)
     cluster.answers = answers
@@ -82,9 +85,9 @@ def offer(node: Node, kubernetes: str, **changes: Any) -> None:
         node.bundle.manifest, kubernetes=kubernetes, **changes)))
 
 
-MASTER = {(As.ADMIN, PODS): pods("v1.31.4", "v1.31.4"),
+MASTER: Answers = {(As.ADMIN, PODS): pods("v1.31.4", "v1.31.4"),
           (As.ADMIN, NODES): nodes(**{"node-1": "v1.20.0", "node-2": "v1.29.1"})}
-SERVANT = {(As.NODE, RAW): VERSION}
+SERVANT: Answers = {(As.NODE, RAW): VERSION}
 
 
 @pytest.mark.parametrize(("role", "answers", "image", "rule"), [

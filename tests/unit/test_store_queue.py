@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ def test_requests_come_back_oldest_first() -> None:
 
 @pytest.mark.parametrize("fields", [{"task": "../x"}, {"task": "Update"}, {"task": ""}, {"args": {"a": "x" * LIMIT}},
                                     {"args": {"source": "/srv/\udcff"}}])
-def test_what_would_be_refused_cannot_be_queued(fields: dict[str, object]) -> None:
+def test_what_would_be_refused_cannot_be_queued(fields: dict[str, Any]) -> None:
     files = FakeStateFiles()
     with pytest.raises(UsageError):
         Queue(files).put(request(**fields))
