@@ -45,7 +45,7 @@ class Progress:
 
 
 class _Glance:
-    """The port Disks for duties.decide(): twins are not looked for anew, the rest is as it is."""
+    """The port Disks for duties.decide(): twins are those that `facts` know, the rest is as it is."""
 
     def __init__(self, facts: BootFacts | None, disks: Disks) -> None:
         self._facts, self._disks = facts, disks
@@ -158,13 +158,17 @@ class Node:
         return self._world.machine.now() if self._world else time.time()
 
     def facts(self) -> BootFacts | None:
-        """None on a machine that is no node."""
+        """None on a machine that is no node. A disk with the same IDs may have come since the boot."""
+        from dataclasses import replace
+
         try:
             if self._world:
                 return self._world.disks.facts()
-            from k8r_agent.effects.bootfacts import Kernel, read_facts
+            from k8r_agent.effects.bootfacts import Kernel, glance_for_twin, read_facts
 
-            return read_facts(Kernel())
+            kernel = Kernel()
+            facts = read_facts(kernel)
+            return replace(facts, duplicate=facts.duplicate or glance_for_twin(kernel, facts.disk))
         except BootError:
             return None
 
@@ -207,8 +211,8 @@ class Node:
             return None
 
     def duty(self, last: Transaction | None) -> Duty:
-        """What the runner would do, or not do, by itself now. Twins are those that the initramfs found: looking at
-        all disks again takes longer than a glance may."""
+        """What the runner would do, or not do, by itself now. Twins are those that the initramfs found or udev noted:
+        looking at all disks again takes longer than a glance may."""
         from dataclasses import replace
 
         from k8r_agent.steps.duties import decide

@@ -12,8 +12,10 @@ from k8r_agent.model.layout import BOOT, IMAGE, STATE, WORKING
 from k8r_agent.model.slots import Slot
 
 FACTS = Path("/run/k8r/boot")
+UDEV = Path("/run/udev/data")  # one file for each device, named by its number
 BOOT_MOUNT, STATE_MOUNT = "/boot/firmware", "/var/lib/k8r"
 _KEYS = ("slot", "disk", "bootpart", "rootpart", "statepart", "state", "duplicate", "loader", "watchdog")
+_UDEV_ID = re.compile(r"^E:ID_PART_(?:TABLE|ENTRY)_UUID=(\S+)$", re.MULTILINE)
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _NAME = re.compile(r"[A-Za-z0-9!_-]+")
 
@@ -135,6 +137,26 @@ def read_facts(kernel: Kernel, facts: Path = FACTS) -> BootFacts:
     return BootFacts(slot=Slot(values["slot"]), disk=values["disk"], bootpart=values["bootpart"],
                      rootpart=values["rootpart"], statepart=statepart, state=state, duplicate=known("duplicate", "no"),
                      loader=values.get("loader", ""), watchdog=known("watchdog", "none"))
+
+
+def glance_for_twin(kernel: Kernel, disk: str, *, udev: Path = UDEV) -> str | None:
+    """Name of another disk that carries an ID of `disk`, as far as udev has noted it: tells people, in a moment, what
+    was plugged in after the initramfs looked. Before something is written, find_twin() looks properly."""
+    def ids(name: str) -> set[str]:
+        return {found for block in (name, *(p.name for p in kernel.partitions(name)))
+                for found in _UDEV_ID.findall(_text(udev / f"b{kernel.number_of(block)}"))}
+    try:
+        mine = ids(disk)
+        return next((other for other in kernel.disks() if other != disk and mine & ids(other)), None)
+    except (BootError, OSError):
+        return None  # a disk went away meanwhile
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _mounted_state(kernel: Kernel, disk: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8r_agent.effects import table, twins, wholedisk
-from k8r_agent.effects.bootfacts import FACTS, Kernel, read_facts
+from k8r_agent.effects.bootfacts import FACTS, UDEV, Kernel, read_facts
 from k8r_agent.effects.device import open_device
 from k8r_agent.effects.mkfs import Filesystems
 from k8r_agent.errors import DiskAmbiguous, DiskError, Protected
@@ -28,7 +28,7 @@ class NodeDisks:
     never a target. The other options are for tests."""
 
     def __init__(self, commands: Commands, *, primary: Callable[[], Slot] | None = None,
-                 kernel: Kernel | None = None, facts: Path = FACTS, udev: Path = twins.UDEV,
+                 kernel: Kernel | None = None, facts: Path = FACTS, udev: Path = UDEV,
                  virtual: bool = False) -> None:
         self._commands, self._primary = commands, primary
         self._kernel, self._facts, self._udev, self._virtual = kernel or Kernel(), facts, udev, virtual

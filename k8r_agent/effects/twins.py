@@ -7,13 +7,11 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from k8r_agent.effects.bootfacts import Kernel
+from k8r_agent.effects.bootfacts import UDEV, Kernel
 from k8r_agent.effects.table import read_table
 from k8r_agent.effects.wholedisk import open_disk
 from k8r_agent.errors import DiskError
 from k8r_agent.model.layout import Disk
-
-UDEV = Path("/run/udev/data")
 
 
 def find_twin(kernel: Kernel, own: Disk, *, udev: Path = UDEV, virtual: bool = False) -> tuple[str, str] | None:

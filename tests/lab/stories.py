@@ -1,11 +1,12 @@
 """Stories: things that happen to virtual nodes, told once and looked at by many tests.
 
 A story is a function of a lab of its own that returns what it saw. Two of them run at a time, each on one of two
-cores; a test waits for its own.
+cores (K8R_AT_ONCE=n: n of them); a test waits for its own.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import traceback
@@ -17,7 +18,7 @@ from typing import Any
 
 from tests.lab.site import Lab
 
-AT_ONCE = 2
+AT_ONCE = int(os.environ.get("K8R_AT_ONCE", "2"))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from k8r_agent.effects.bootfacts import Kernel, read_facts
+from k8r_agent.effects.bootfacts import Kernel, glance_for_twin, read_facts
+from k8r_agent.effects.table import read_table
 from k8r_agent.effects.twins import find_twin
+from k8r_agent.effects.wholedisk import open_disk
 from k8r_agent.errors import BootError
 from k8r_agent.model import marker as markers
 from k8r_agent.model.slots import Slot
@@ -17,6 +20,7 @@ from tests.unit.test_disk_table import recorded
 
 NAMES = {"vda": "vda{}", "sda": "sda{}", "nvme0n1": "nvme0n1p{}", "mmcblk0": "mmcblk0p{}",
          "cciss!c0d0": "cciss!c0d0p{}"}
+NINES = "99999999-0000-4000-8000-00000000000"  # IDs of somebody else's, but for the last digit
 
 
 class Machine:
@@ -157,8 +161,7 @@ def test_twins(machine: Machine, sector: int) -> None:
     def twin() -> tuple[str, str] | None:
         return find_twin(machine.kernel, own, udev=machine.root / "no-udev")
     assert twin() is None
-    nines = "99999999-0000-4000-8000-00000000000"
-    machine.disk("sda", flashed_gpt(32 * MIB, disk_id=nines + "1", part_ids=(nines + "2", nines + "3")))
+    machine.disk("sda", flashed_gpt(32 * MIB, disk_id=NINES + "1", part_ids=(NINES + "2", NINES + "3")))
     machine.disk("loop0", mine, virtual=True)
     no_id = flashed_mbr(32 * MIB)
     zero = bytearray(no_id._at(0))
@@ -171,6 +174,38 @@ def test_twins(machine: Machine, sector: int) -> None:
     machine.disk("mmcblk0", flashed_gpt(128 * MIB))
     found = twin()
     assert found and found[0] == "mmcblk0" and found[1] in {own.id, *(p.uuid for p in own.partitions)}
+
+
+def noted(machine: Machine, name: str) -> None:
+    """What udev writes of a disk and its partitions."""
+    udev = machine.root / "udev"
+    udev.mkdir(exist_ok=True)
+    with open_disk(machine.kernel.device(name)) as raw:
+        disk = read_table(raw, sector=machine.kernel.sector(name))
+    ids = {name: ("TABLE", disk.id.removeprefix("0x"))}
+    ids |= {part.name: ("ENTRY", next(p.uuid for p in disk.partitions if p.number == part.number))
+            for part in machine.kernel.partitions(name)}
+    for block, (kind, value) in ids.items():
+        (udev / f"b{machine.kernel.number_of(block)}").write_text(
+            f"S:disk/by-path/x\nI:1\nE:ID_FS_UUID=same\nE:ID_PART_{kind}_UUID={value}\nG:systemd\n")
+
+
+@pytest.mark.parametrize("flashed", [flashed_gpt, flashed_mbr])
+def test_a_glance_for_a_twin(machine: Machine, flashed: Callable[[int], Medium]) -> None:
+    machine.disk("nvme0n1", flashed(64 * MIB))
+    machine.disk("sda", flashed_gpt(32 * MIB, disk_id=NINES + "1", part_ids=(NINES + "2", NINES + "3")))
+    machine.disk("loop0", flashed(64 * MIB), virtual=True)
+    machine.disk("sdb", flashed(32 * MIB))
+
+    def twin() -> str | None:
+        return glance_for_twin(machine.kernel, "nvme0n1", udev=machine.root / "udev")
+    assert twin() is None  # udev has noted nothing yet
+    for name in ("nvme0n1", "sda", "loop0"):
+        noted(machine, name)
+    assert twin() is None
+    noted(machine, "sdb")
+    assert twin() == "sdb"
+    assert glance_for_twin(machine.kernel, "gone", udev=machine.root / "udev") is None
 
 
 def test_marker() -> None:
