@@ -1,6 +1,8 @@
 # Everything a developer or a CI machine needs, from a bare Debian or Ubuntu. `make help` lists the targets.
 PYTHON   := /usr/bin/python3
 PYTEST   := $(PYTHON) -m pytest
+# What touches the machine (loop devices, mounts, containers) stays in one process: tests/conftest.py groups it.
+PARALLEL := $(PYTEST) -n 2 --dist loadgroup
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 RUFF     := ruff==0.17.5
 MYPY     := mypy==2.4.1
@@ -18,7 +20,7 @@ SOURCES  := $(shell find k8r_agent units tasks etc debian completion man -type f
               -not -name files -not -name '*.log' -not -name '*-stamp' 2>/dev/null) pyproject.toml
 
 PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests python3-psutil python3-pyudev python3-sh \
-            python3-zstandard python3-tomli python3-pytest python3-hypothesis python3-dbusmock python3-setuptools \
+            python3-zstandard python3-tomli python3-pytest python3-pytest-xdist python3-hypothesis python3-dbusmock python3-setuptools \
             dbus gir1.2-glib-2.0 \
             build-essential debhelper dh-python go-md2man fakeroot dpkg-dev \
             mmdebstrap debian-archive-keyring dosfstools mtools fdisk gdisk e2fsprogs zstd xz-utils openssh-client \
@@ -72,14 +74,15 @@ demo: images ## a node's whole life on a virtual machine: first boot, update, re
 	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD) $(LOADER)
 
 quick: venv ## a developer's loop: unit, contract and reduced crash tests, linters (< 3 min)
-	$(PYTEST) -m "not slow and not loop and not bus and not nspawn and not node" \
+	$(PARALLEL) -m "not slow and not loop and not bus and not nspawn and not node" \
 	  tests/unit tests/contract tests/crash tests/http tests/test_floors.py tests/test_linters.py
 
 test: venv images kubeadm ## the whole ladder, up to virtual nodes with real reboots
-	$(SUDO) $(CACHED) $(PYTEST) --durations=15 -m "not long" tests
+	$(SUDO) $(CACHED) $(PARALLEL) --durations=15 -m "not long" tests --ignore=tests/node --ignore=tests/kube
+	$(SUDO) $(CACHED) $(PYTEST) --durations=5 -m "not long" tests/node tests/kube
 
 matrix: venv ## every crash and every failing write of every task, pairs of them too (half an hour)
-	$(PYTEST) -q -s -m slow tests/crash
+	$(PARALLEL) -q -m slow tests/crash
 
 nodes: images ## every story of the virtual nodes, also the long ones: cuts, dead slots, twins, kernel updates
 	$(SUDO) $(PYTEST) --durations=15 tests/node

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         top = item.path.relative_to(ROOT / "tests").parts[0]
         if top in {"bus", "nspawn", "node", "http", "loop"}:
             item.add_marker(top)
+        if any(item.get_closest_marker(mark) for mark in ("bus", "nspawn", "loop", "root", "kube")):
+            item.add_marker(pytest.mark.xdist_group("machine"))
     items.sort(key=_rank)
 
 
@@ -116,6 +119,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     item.stash.setdefault(FAILED, False)
     if report.failed:
         item.stash[FAILED] = True
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many runs each crash matrix had."""
+    lines = [line for report in terminalreporter.stats.get("passed", ()) if report.nodeid.startswith("tests/crash/")
+             for line in report.capstdout.splitlines() if line]
+    for line in sorted(lines):
+        terminalreporter.write_line(line)
 
 
 FAILED: pytest.StashKey[bool] = pytest.StashKey()

@@ -7,10 +7,10 @@ import re
 from k8r_agent.config.readers import duration, hostname, ip, path, source, text
 
 API_PORT = 6443
-TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")  # kubeadm's; also in a longer text
-_HEX64 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+TOKEN = r"[a-z0-9]{6}\.[a-z0-9]{16}"  # kubeadm's; also in a longer text
+_HEX64 = r"[0-9a-f]{64}"
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_VERSION = r"\d+\.\d+\.\d+"
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 # What a kubelet may call itself in Kubernetes' own name space; with any other such label it does not start
 # (k8s.io/kubelet pkg/apis/well_known_labels.go).
@@ -84,14 +84,14 @@ def san(value: object) -> str:
 
 
 def token(value: object) -> str:
-    if not isinstance(value, str) or not TOKEN.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(TOKEN, value):
         raise ValueError("that is not a bootstrap token: six lower-case letters or digits, a full stop, sixteen more "
                          "(`kubeadm token create` on a control-plane node prints one)")
     return value
 
 
 def certificate_key(value: object) -> str:
-    if not isinstance(value, str) or not _HEX64.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(_HEX64, value):
         raise ValueError("that is not a certificate key: 64 digits 0-9, a-f "
                          "(`kubeadm init phase upload-certs --upload-certs` on a control-plane node prints one)")
     return value
@@ -100,7 +100,7 @@ def certificate_key(value: object) -> str:
 def ca_hash(value: object) -> str:
     word = text(value).lower()
     word = word if word.startswith("sha256:") else f"sha256:{word}"
-    if not _HEX64.fullmatch(word.removeprefix("sha256:")):
+    if not re.fullmatch(_HEX64, word.removeprefix("sha256:")):
         raise ValueError(f"{word!r} is not the hash of a CA's public key: sha256: and 64 digits 0-9, a-f "
                          "(cut off while copying?)")
     return word
@@ -108,7 +108,7 @@ def ca_hash(value: object) -> str:
 
 def sha256(value: object) -> str:
     word = text(value).lower().removeprefix("sha256:")
-    if not _HEX64.fullmatch(word):
+    if not re.fullmatch(_HEX64, word):
         raise ValueError(f"{word!r} is not a SHA-256: 64 digits 0-9, a-f, as sha256sum prints")
     return word
 
@@ -138,7 +138,7 @@ def cidr(value: object) -> str:
 
 def version(value: object) -> str:
     word = text(value).removeprefix("v")
-    if not _VERSION.fullmatch(word):
+    if not re.fullmatch(_VERSION, word):
         raise ValueError(f"{word!r} is not a version such as 3.25.1")
     return word
 
@@ -165,7 +165,7 @@ def label(value: object) -> str:
     """`key=value` as a kubelet may give itself."""
     word = text(value)
     key, equals, content = word.partition("=")
-    if not equals or (content and not _NAME.fullmatch(content)):
+    if not equals or (content and not re.fullmatch(_NAME, content)):
         raise ValueError(f"{word!r} is not a label such as disk=ssd")
     space = _key(key)
     if key.endswith("node-role.kubernetes.io") or space == "node-role.kubernetes.io":
@@ -183,7 +183,7 @@ def taint(value: object) -> str:
     word = text(value)
     left, _, effect = word.rpartition(":")
     key, _, content = left.partition("=")
-    if effect not in _EFFECTS or (content and not _NAME.fullmatch(content)):
+    if effect not in _EFFECTS or (content and not re.fullmatch(_NAME, content)):
         raise ValueError(f"{word!r} is not a taint such as dedicated=storage:NoSchedule "
                          f"(effects: {', '.join(_EFFECTS)})")
     _key(key)
@@ -193,7 +193,7 @@ def taint(value: object) -> str:
 def _key(key: str) -> str:
     """The name space of a label's or taint's key, "" for none. Raises ValueError for no key at all."""
     space, slash, name = key.rpartition("/")
-    if not _NAME.fullmatch(name) or (slash and not space):
+    if not re.fullmatch(_NAME, name) or (slash and not space):
         raise ValueError(f"{key!r} is not the key of a label or taint, such as disk or example.org/disk")
     if slash:
         hostname(space)

@@ -13,9 +13,9 @@ from k8r_agent.model.units import parse_duration, parse_size
 
 Reader = Callable[[object], object]
 
-_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_INTERFACE = re.compile(r"[A-Za-z0-9_.*?\[\]-]{1,15}")
-_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_HOST_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_INTERFACE = r"[A-Za-z0-9_.*?\[\]-]{1,15}"
+_USER = r"[a-z_][a-z0-9_-]{0,31}"
 _KEY_TYPES = (
     "ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
     "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
@@ -93,7 +93,7 @@ def optional(reader: Reader) -> Reader:
 def hostname(value: object) -> str:
     """RFC 1123, lower case, as Kubernetes node names have to be; at most 64 bytes (Linux)."""
     name = text(value)
-    if len(name) > 64 or not all(_HOST_LABEL.fullmatch(part) for part in name.split(".")):
+    if len(name) > 64 or not all(re.fullmatch(_HOST_LABEL, part) for part in name.split(".")):
         raise ValueError(f"{name!r} is not a host name: lower-case letters, digits and '-', not '-' at an end, "
                          "parts of at most 63 separated by '.', 64 in all")
     return name
@@ -101,7 +101,7 @@ def hostname(value: object) -> str:
 
 def user(value: object) -> str:
     name = text(value)
-    if not _USER.fullmatch(name):
+    if not re.fullmatch(_USER, name):
         raise ValueError(f"{name!r} is not a user name: lower-case letters, digits, '_' and '-', at most 32")
     return name
 
@@ -109,7 +109,7 @@ def user(value: object) -> str:
 def interface(value: object) -> str:
     """A name or a shell pattern as networkd's Name= takes it."""
     name = text(value)
-    if not _INTERFACE.fullmatch(name):
+    if not re.fullmatch(_INTERFACE, name):
         raise ValueError(f"{name!r} is not an interface name or pattern, such as eth0 or e*")
     return name
 

@@ -15,9 +15,9 @@ FACTS = Path("/run/k8r/boot")
 UDEV = Path("/run/udev/data")  # one file for each device, named by its number
 BOOT_MOUNT, STATE_MOUNT = "/boot/firmware", "/var/lib/k8r"
 _KEYS = ("slot", "disk", "bootpart", "rootpart", "statepart", "state", "duplicate", "loader", "watchdog")
-_UDEV_ID = re.compile(r"^E:ID_PART_(?:TABLE|ENTRY)_UUID=(\S+)$", re.MULTILINE)
-_OCTAL = re.compile(r"\\([0-7]{3})")
-_NAME = re.compile(r"[A-Za-z0-9!_-]+")
+_UDEV_ID = r"(?m)^E:ID_PART_(?:TABLE|ENTRY)_UUID=(\S+)$"
+_OCTAL = r"\\([0-7]{3})"
+_NAME = r"[A-Za-z0-9!_-]+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Kernel:
         for line in self._mountinfo.read_text().splitlines():
             left, _, right = line.partition(" - ")
             fields, kind = left.split(), right.split()
-            point = _OCTAL.sub(lambda m: chr(int(m[1], 8)), fields[4])
+            point = re.sub(_OCTAL, lambda m: chr(int(m[1], 8)), fields[4])
             found.append(Mount(device=fields[2], point=point, type=kind[0], options=tuple(kind[2].split(","))))
         return tuple(found)
 
@@ -99,7 +99,7 @@ class Kernel:
 
     def _block(self, name: str) -> Path:
         path = self._sys / "class/block" / name
-        if not _NAME.fullmatch(name) or not path.exists():
+        if not re.fullmatch(_NAME, name) or not path.exists():
             raise BootError(f"there is no disk {name}", why=f"{path} does not exist",
                             hint="was it unplugged? Reboot, then look at `k8r-agent status`")
         return path
@@ -144,7 +144,7 @@ def glance_for_twin(kernel: Kernel, disk: str, *, udev: Path = UDEV) -> str | No
     was plugged in after the initramfs looked. Before something is written, find_twin() looks properly."""
     def ids(name: str) -> set[str]:
         return {found for block in (name, *(p.name for p in kernel.partitions(name)))
-                for found in _UDEV_ID.findall(_text(udev / f"b{kernel.number_of(block)}"))}
+                for found in re.findall(_UDEV_ID, _text(udev / f"b{kernel.number_of(block)}"))}
     try:
         mine = ids(disk)
         return next((other for other in kernel.disks() if other != disk and mine & ids(other)), None)

@@ -7,12 +7,12 @@ import re
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
           "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_NUMBER = r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)"
 
 
 def parse_size(text: str) -> int:
     """`"4GiB"` → bytes. Raises ValueError that names the units."""
-    match = _NUMBER.fullmatch(text.strip())
+    match = re.fullmatch(_NUMBER, text.strip())
     if not match or match[2] not in _SIZES:
         raise ValueError(f"{text!r} is not a size; write for example 512MiB or 4GiB (units: {', '.join(_SIZES)})")
     return int(float(match[1]) * _SIZES[match[2]])
@@ -20,7 +20,7 @@ def parse_size(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """`"20min"` → seconds. Raises ValueError that names the units."""
-    match = _NUMBER.fullmatch(text.strip())
+    match = re.fullmatch(_NUMBER, text.strip())
     if not match or match[2] not in _TIMES:
         raise ValueError(f"{text!r} is not a duration; write for example 90s, 20min or 1h")
     return float(match[1]) * _TIMES[match[2]]

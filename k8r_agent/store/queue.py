@@ -17,8 +17,8 @@ from k8r_agent.store import jsonfile
 FORMAT = 1
 DIRECTORY = "queue"
 LIMIT = 16 * 1024  # bytes of one request
-_ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}")
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+_ID = r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{4}"
+_NAME = r"[a-z][a-z0-9-]{0,63}"
 
 Complain = Callable[[str, str], None]  # (file name, why) → an event
 
@@ -102,9 +102,9 @@ def parse(raw: bytes, name: str) -> Request:
     if not isinstance(record, dict) or record.get("format") not in (FORMAT, FORMAT + 1):
         raise ValueError(f"not a request of format {FORMAT}")
     args = record.get("args", {})
-    if record.get("id") != name or not _ID.fullmatch(name):
+    if record.get("id") != name or not re.fullmatch(_ID, name):
         raise ValueError(f"id {record.get('id')!r} is not {name!r}, or not of the form <time>-<4 hex digits>")
-    if not isinstance(record.get("task"), str) or not _NAME.fullmatch(record["task"]):
+    if not isinstance(record.get("task"), str) or not re.fullmatch(_NAME, record["task"]):
         raise ValueError(f"{record.get('task')!r} is not a task name")
     if not _are_texts(args):
         raise ValueError("args must map names to strings")

@@ -20,7 +20,7 @@ FLOOR = "release-floor"
 KEPT_RELEASES = 2  # the current one and the one to roll back to
 _CONFIRMED = 32  # releases remembered as confirmed
 _DIGITS = 18  # more make no release number
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 class SlotStore:
@@ -43,7 +43,7 @@ class SlotStore:
     def keep(self, release: int, files: Mapping[str, bytes]) -> None:
         """Files first, then the list that names them: a power cut in between leaves a directory nobody reads."""
         for name, data in files.items():
-            if not _FILE_NAME.fullmatch(name):
+            if not re.fullmatch(_FILE_NAME, name):
                 raise StateError(f"{name!r} cannot be kept", why="not a bare file name")
             self._files.write(f"manifests/{release}/{name}", data)
         record = self._record(mend=True)
