@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -122,10 +123,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many runs each crash matrix had."""
-    lines = [line for report in terminalreporter.stats.get("passed", ()) if report.nodeid.startswith("tests/crash/")
-             for line in report.capstdout.splitlines() if line]
-    for line in sorted(lines):
+    """How many runs the crash matrices had, those of the whole ones each."""
+    reports = [r for r in terminalreporter.stats.get("passed", ()) if r.nodeid.startswith("tests/crash/")]
+    lines = sorted(line for report in reports if "slow" in report.keywords for line in report.capstdout.splitlines())
+    runs = [int(found) for report in reports for found in re.findall(r"(\d+) runs", report.capstdout)]
+    for line in [*filter(None, lines), f"crash matrices: {sum(runs)} runs in {len(runs)} tests"] if runs else ():
         terminalreporter.write_line(line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from k8r_agent import runner
@@ -10,8 +11,9 @@ from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction, TxnState
 from k8r_agent.steps import duties
 from k8r_agent.store.journal import Journal
-from tests.crash.explorer import Judge
+from tests.crash.explorer import Explorer, Judge
 from tests.fakes.golden import BLOCK
+from tests.fakes.loaders import LOADERS
 from tests.fakes.world import NUMBERS, Behaviour, FakeNode, Loader
 
 MakeLoader = Callable[[Callable[[str], None]], Loader]
@@ -228,3 +230,14 @@ def judge_offer(node: FakeNode, crashes: int) -> str:
     assert (node.running, state.primary, state.tries_left) == (Slot.IMAGE, Slot.WORKING, 0)
     assert "used up its boot tries" in duty.why and "reinstall" in duty.hint and duty.action is duties.Action.NONE
     return "offered"
+
+
+Scenario = tuple[Callable[[MakeLoader], FakeNode], Judge]
+
+
+def explore(name: str, scenario: Scenario, loader: str, *samples: float) -> None:
+    """Prints the figures."""
+    make, verdict = scenario
+    started = time.process_time()
+    figures = Explorer(verdict, samples).explore(make(LOADERS[loader]))
+    print(f"\n{name} ({loader}): {figures}; {time.process_time() - started:.1f} s", flush=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.clusters import done, founder, inside, joiner, updated
-from tests.crash.explorer import Explorer
-from tests.crash.scenarios import asked
-from tests.crash.test_matrix import Scenario
+from tests.crash.scenarios import Scenario, asked, explore
 from tests.fakes.loaders import LOADERS
 
 SCENARIOS: dict[str, Scenario] = {
@@ -20,15 +18,10 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def explore(name: str, *samples: float) -> None:
-    make, verdict = SCENARIOS[name]
-    print(f"\n{name}: {Explorer(verdict, samples).explore(make(LOADERS['systemd-boot']))}", flush=True)
-
-
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_one_crash(name: str) -> None:
     """A sample, for a developer's loop."""
-    explore(name, 20)
+    explore(name, SCENARIOS[name], "systemd-boot", 20)
 
 
 @pytest.mark.slow
@@ -36,7 +29,7 @@ def test_one_crash(name: str) -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_crash(name: str) -> None:
     """And after some of them another one."""
-    explore(name, 0, 0.3)
+    explore(name, SCENARIOS[name], "systemd-boot", 0, 0.3)
 
 
 def test_at_rest_nothing_is_done_again() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.crash.explorer import Explorer
 from tests.crash.leaving import as_it_was, control_plane, stranded_worker, worker
-from tests.crash.scenarios import DeadImage, Unhealthy, asked, cancelled, judge
-from tests.crash.test_matrix import OLD, STAYS, Scenario
-from tests.fakes.loaders import LOADERS
+from tests.crash.scenarios import DeadImage, Scenario, Unhealthy, asked, cancelled, explore, judge
+from tests.crash.test_matrix import OLD, STAYS
 
 DONE = judge(task="reinstall", done=2, patience=2)
 SCENARIOS: dict[str, Scenario] = {
@@ -38,19 +36,14 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def explore(name: str, *samples: float) -> None:
-    make, verdict = SCENARIOS[name]
-    print(f"\n{name}: {Explorer(verdict, samples).explore(make(LOADERS['systemd-boot']))}", flush=True)
-
-
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_one_crash(name: str) -> None:
     """A sample, for a developer's loop."""
-    explore(name, 4)
+    explore(name, SCENARIOS[name], "systemd-boot", 4)
 
 
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_crash(name: str) -> None:
-    explore(name, 0)
+    explore(name, SCENARIOS[name], "systemd-boot", 0)

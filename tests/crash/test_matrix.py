@@ -7,18 +7,16 @@ scenario (about an hour), `20` one crash at 20 places.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 
 import pytest
 
-from tests.crash.explorer import Explorer, Judge
+from tests.crash import scenarios
 from tests.crash.scenarios import (
     DeadImage,
     DeadWorking,
     DeadWorking3,
     Flaky,
-    MakeLoader,
+    Scenario,
     Unhealthy,
     UnhealthyImage,
     asked,
@@ -34,10 +32,7 @@ from tests.crash.scenarios import (
     updated,
     worn_out,
 )
-from tests.fakes.loaders import LOADERS
-from tests.fakes.world import FakeNode
 
-Scenario = tuple[Callable[[MakeLoader], FakeNode], Judge]
 STAYS, OLD = {0: "stays in image"}, {1: "old system runs"}
 
 SCENARIOS: dict[str, Scenario] = {
@@ -103,12 +98,8 @@ MAIN = ("first-boot", "update", "reinstall", "rollback", "rescue by the release 
 
 
 def explore(name: str, loader: str, *samples: float) -> None:
-    make, verdict = SCENARIOS[name]
     wanted = os.environ.get("K8R_CRASH_SAMPLES")
-    started = time.process_time()
-    figures = Explorer(verdict, tuple(map(float, wanted.split(","))) if wanted else samples).explore(
-        make(LOADERS[loader]))
-    print(f"\n{name} ({loader}): {figures}; {time.process_time() - started:.1f} s", flush=True)
+    scenarios.explore(name, SCENARIOS[name], loader, *(map(float, wanted.split(",")) if wanted else samples))
 
 
 @pytest.mark.fault(27)
