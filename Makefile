@@ -34,13 +34,16 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
+# etcd is here for its programs: tests start their own, this machine needs none that runs.
 deps: $(BUILD)/.deps ## install what building and testing needs (apt)
 $(BUILD)/.deps: Makefile
 	@mkdir -p $(BUILD)
 	@if missing=$$(tests/lab/missing-packages $(PACKAGES)) && [ -z "$$missing" ]; then :; else \
 	  echo "installing: $$missing"; \
 	  $(SUDO) apt-get update -q && \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; fi
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing && \
+	  case " $$missing " in *" etcd-server "*) \
+	    [ ! -d /run/systemd/system ] || $(SUDO) systemctl disable --now etcd.service;; esac; fi
 	@touch $@
 
 venv: .venv/.ready ## ruff and mypy in .venv (Debian's python, system packages visible)
