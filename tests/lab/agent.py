@@ -67,4 +67,4 @@ class Agent:
         def seen(_: Node) -> bool:
             return any((e["task"], e["step"], e["kind"]) == (task, step, kind) for e in self.events())
 
-        self.node.wait_until(seen, f"{step} {kind}", timeout=timeout, every=1.0)
+        self.node.wait_until(seen, f"{step} {kind}", timeout=timeout, every=1.0, rest=0.0)

@@ -220,14 +220,16 @@ class Node:
             time.sleep(1)
         raise TimeoutError(f"{self.name}: no other boot within {timeout:g} s; last on the console:\n{self.tail()}")
 
-    def wait_until(self, test: Callable[[Node], bool], what: str, *, timeout: float, every: float = 2.0) -> None:
-        """`test` may meet a node that is down just now (CommandError)."""
+    def wait_until(self, test: Callable[[Node], bool], what: str, *, timeout: float, every: float = 2.0,
+                   rest: float = 2.0) -> None:
+        """`test` may meet a node that is down just now (CommandError). To answer costs an emulated node as much as its
+        work does, so it is left alone for `every` seconds, or for `rest` times as long as the answer took."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end:
+        while (asked := time.monotonic()) < end:
             with contextlib.suppress(CommandError):
                 if test(self):
                     return
-            time.sleep(every)
+            time.sleep(max(every, min(rest * (time.monotonic() - asked), 20.0)))
         raise TimeoutError(f"{self.name}: {what}: not within {timeout:g} s; last on the console:\n{self.tail()}")
 
     def tail(self, lines: int = 15) -> str:

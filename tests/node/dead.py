@@ -125,7 +125,7 @@ def no_init(disk: DiskImage) -> None:
 
 
 def no_superblock(disk: DiskImage) -> None:
-    """Nor any of its copies: what is left cannot be mounted, nor mended by `e2fsck -p`."""
+    """Its copies are still there, but `e2fsck -p` does not reach for them, and a mount does not either."""
     span = disk.partitions()[3]
     disk.write(span.start, bytes(8192))
 

@@ -26,7 +26,7 @@ def slots(status: dict[str, Any]) -> dict[str, tuple[int, str]]:
     dead.reinstall,
     ("image-panics", "systemd-boot", 6, "Kernel panic", []),
     ("image-panics", "grub", 6, "Kernel panic", [LONG]),
-    ("image-hangs", "systemd-boot", 2, "", [LONG]),
+    ("image-hangs", "systemd-boot", 2, "softdog: Initiating system reboot", [LONG]),
     ("image-root-does-not-mount", "grub", 2, "image slot on .* cannot be mounted", [LONG]),
     ("image-agent-crashes", "grub", 2, "this system could not start", [LONG]),
     ("image-unhealthy", "systemd-boot", 2, "", [LONG]),
@@ -78,8 +78,8 @@ def test_a_working_slot_that_dies_later(told: Seen, case: str, loader: str, why:
 @pytest.mark.long
 @pytest.mark.story(tell=dead.rot, loader="grub")
 class TestRot:
-    @pytest.mark.parametrize(("what", "why"), [("kernel is truncated", "boot assets are damaged"),
-                                               ("kernel is missing", "boot assets are damaged"),
+    @pytest.mark.parametrize(("what", "why"), [("kernel is truncated", "kernel or initrd is missing or damaged"),
+                                               ("kernel is missing", "kernel or initrd is missing or damaged"),
                                                ("image has a wrong byte", "image slot is damaged")])
     def test_is_found_before_the_node_relies_on_it(self, told: dict[str, Seen], what: str, why: str) -> None:
         seen = told[what]

@@ -190,6 +190,7 @@ def noted(machine: Machine, name: str) -> None:
             f"S:disk/by-path/x\nI:1\nE:ID_FS_UUID=same\nE:ID_PART_{kind}_UUID={value}\nG:systemd\n")
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("flashed", [flashed_gpt, flashed_mbr])
 def test_a_glance_for_a_twin(machine: Machine, flashed: Callable[[int], Medium]) -> None:
     machine.disk("nvme0n1", flashed(64 * MIB))
