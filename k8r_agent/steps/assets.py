@@ -6,6 +6,7 @@ from k8r_agent.errors import BootError, BundleError, Protected
 from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.slots import Slot, SlotState
+from k8r_agent.ports.bundle import Bundle
 from k8r_agent.ports.step import World
 from k8r_agent.steps.check_bundle import manifest_digest
 
@@ -65,14 +66,26 @@ def _assert_working_written(world: World) -> None:
 
 
 def _fetch(world: World, slot: Slot) -> None:
+    """Nothing is fetched when the boot partition holds them already."""
+    wanted = world.recall("boot-digest")  # "" where an older agent began
+    if wanted:
+        world.remember(f"{slot}-assets", wanted)
+        if _installed(world, slot):
+            return
     with world.bundles.open(world.recall("source")) as bundle:
-        if manifest_digest(bundle) != world.recall("manifest"):  # its server has another release by now
-            raise BundleError(f"{bundle.source} holds another bundle than the one that was written",
-                              why=f"release {bundle.manifest.release} now", hint="run the update again")
+        if manifest_digest(bundle) != world.recall("manifest"):
+            raise _another(bundle)
         assets = bundle.boot_assets()
+        if wanted not in ("", fingerprint(assets)):  # possible without a manifest
+            raise _another(bundle)
         world.remember(f"{slot}-assets", fingerprint(assets))
-        if not _installed(world, slot):
-            install(world, slot, assets)
+        install(world, slot, assets)
+
+
+def _another(bundle: Bundle) -> BundleError:
+    """Its server has another release by now."""
+    return BundleError(f"{bundle.source} holds another bundle than the one that was written",
+                       why=f"release {bundle.manifest.release} now", hint="run the update again")
 
 
 def _installed(world: World, slot: Slot) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 
 from k8r_agent.errors import BundleError, DiskTooSmall, Incompatible, NothingToDo, Refused, UsageError
 from k8r_agent.image import manifest as manifests
+from k8r_agent.image.bootassets import assets_digest
 from k8r_agent.model.bundle import Manifest
 from k8r_agent.model.layout import BOOT, IMAGE, WORKING
 from k8r_agent.model.slots import Slot, SlotState
@@ -40,8 +41,6 @@ class CheckBundle:
             newer(world, bundle.manifest, force=world.arg("force") == "yes")
             skew.check(world, bundle)
             quarantine.forgive(world, bundle.manifest.release)
-            bundle.raw_index()
-            bundle.boot_assets()
             _remember(world, bundle)
 
 
@@ -70,8 +69,6 @@ class CheckPreviousBundle:
                               hint="give the directory or address of the older bundle")
             suits(world, bundle.manifest)
             skew.check(world, bundle, older_patch=True)
-            bundle.raw_index()
-            bundle.boot_assets()
             _remember(world, bundle)
 
 
@@ -149,11 +146,15 @@ def manifest_digest(bundle: Bundle) -> str:
 
 
 def _remember(world: World, bundle: Bundle) -> None:
+    """Reads the small artifacts once, so that a mistake in them is found before anything is written."""
+    bundle.raw_index()
+    boot = assets_digest(bundle.boot_assets())
     image = bundle.manifest.artifact("image")
     world.remember("source", bundle.source)
     world.remember("release", str(bundle.manifest.release))
     world.remember("version", bundle.manifest.version)
     world.remember("digest", image.unpacked_sha256 if image else "")
+    world.remember("boot-digest", boot)
     world.remember("manifest", manifest_digest(bundle))
     by = f"signed by {bundle.signer}" if bundle.signer else "NOT SIGNED"
     world.report.status(f"release {bundle.manifest.release} ({bundle.manifest.version}), {by}")

@@ -69,8 +69,9 @@ def known_or_adopted(world: World) -> KnownImage:
 
 def keep(world: World, bundle: Bundle, index: ImageIndex) -> None:
     """Everything that later checks of the slot and a rollback need, before the slot's status says ok."""
+    boot = world.recall("boot-digest") or assets_digest(bundle.boot_assets())
     files = {MANIFEST: bundle.raw_manifest, SIGNATURE: bundle.raw_signature, INDEX: indexes.write(index),
-             SOURCE: bundle.source.encode(), BOOT: _boot(assets_digest(bundle.boot_assets()))}
+             SOURCE: bundle.source.encode(), BOOT: _boot(boot)}
     world.slots.keep(bundle.manifest.release, {name: data for name, data in files.items() if data})
 
 

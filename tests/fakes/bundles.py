@@ -93,12 +93,14 @@ class FakeBundle:
     raw_manifest: bytes = b""
     raw_signature: bytes = b"signature"
     dear: bool = False
+    boot_reads: int = 0
 
     @contextmanager
     def image(self) -> Iterator[ImageSource]:
         yield FakeSource(self.image_bytes, self.image_index, dear=self.dear)
 
     def boot_assets(self) -> BootAssets:
+        self.boot_reads += 1
         return self.assets
 
     def raw_index(self) -> bytes:

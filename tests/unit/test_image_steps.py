@@ -135,6 +135,24 @@ def test_a_bundle_that_was_replaced_after_the_write_gives_no_kernel(node: Node) 
     assert node.boot.assets(Slot.IMAGE) == before
 
 
+@pytest.mark.parametrize(("there", "reads"), [(False, 2), (True, 1)])
+def test_boot_assets_are_fetched_to_be_checked_and_where_they_are_missing(node: Node, there: bool, reads: int) -> None:
+    if there:
+        node.boot.install_assets(Slot.IMAGE, node.bundle.assets)
+    node.run(CheckBundle(), WriteImage(), InstallImageAssets())
+    assert node.bundle.boot_reads == reads and node.boot.assets(Slot.IMAGE) == node.bundle.assets
+
+
+def test_boot_assets_that_changed_without_a_manifest_to_tell(node: Node) -> None:
+    node.bundle = node.bundles.add(replace(node.bundle, raw_manifest=b""))
+    node.run(CheckBundle(), WriteImage())
+    before = node.boot.assets(Slot.IMAGE)
+    node.bundle.assets = make_assets(7)
+    with pytest.raises(BundleError, match="another bundle"):
+        InstallImageAssets().apply(node.world)
+    assert node.boot.assets(Slot.IMAGE) == before
+
+
 def test_a_damaged_image_leaves_the_slot_pending(node: Node) -> None:
     node.run(CheckBundle())
     node.bundle.image_bytes = node.bundle.image_bytes[:5 * BLOCK] + bytes(BLOCK) + node.bundle.image_bytes[6 * BLOCK:]
