@@ -113,7 +113,8 @@ ROWS: tuple[Setting, ...] = (
     Setting(
         section=SECTION, key="node_ip", read=r.optional(r.ip), kind="IP address",
         help="address of the node in the cluster",
-        doc="For a node with several addresses. Empty: the one of the default route.",
+        doc="For a node with several addresses. Empty: the one of the default route; without such a route, the only "
+            "one.",
     ),
     Setting(
         section=SECTION, key="drain_timeout", read=r.duration, kind="duration",

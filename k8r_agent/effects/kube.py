@@ -23,6 +23,7 @@ from k8r_agent.ports.cluster import ETC, ETCD, KUBELET, PKI, As, Probe, Tools
 from k8r_agent.ports.commands import Result
 
 UNIT, ETCD_UNIT = "k8r-kubeadm.service", "var-lib-etcd.mount"
+PRELOAD_UNIT = "k8r-preload-images.service"
 _ANY = range(256)
 _ETCD = ("127.0.0.1", 2379)
 _POLL = 1.0  # seconds between looks
@@ -167,6 +168,9 @@ class NodeCluster:
 
     # kubelet and etcd
 
+    def preload_images(self) -> None:
+        self._systemctl("start", PRELOAD_UNIT, ok=_ANY, timeout=_KUBEADM_PATIENCE)
+
     def start_kubelet(self) -> None:
         self._systemctl("reset-failed", "kubelet.service", ok=_ANY)
         self._systemctl("restart", "kubelet.service")
@@ -217,9 +221,9 @@ class NodeCluster:
         said = self._systemctl("is-active", unit, ok=_ANY).stdout.strip()
         return said in ("active", "activating", "deactivating", "reloading")
 
-    def _systemctl(self, verb: str, unit: str, *, ok: Sequence[int] = (0,)) -> Result:
+    def _systemctl(self, verb: str, unit: str, *, ok: Sequence[int] = (0,), timeout: float = 180.0) -> Result:
         try:
-            return self._commands.run(["systemctl", verb, unit], ok=ok, timeout=180)
+            return self._commands.run(["systemctl", verb, unit], ok=ok, timeout=timeout)
         except CommandFailed as error:
             raise BusError(f"systemctl {verb} {unit} failed", why=error.why, hint=f"journalctl -u {unit}") from error
 

@@ -10,6 +10,8 @@ import json
 import re
 import socket
 import ssl
+from ipaddress import ip_address
+from pathlib import Path
 
 from k8r_agent.ports.cluster import Probe
 
@@ -66,10 +68,22 @@ def listening(where: tuple[str, int]) -> bool:
         return isinstance(error, TimeoutError)  # nobody said no
 
 
-def address() -> str:
-    """The address that a packet to the rest of the world would carry."""
+def address(links: Path = Path("/sys/class/net")) -> str:
+    """The address that a packet to the rest of the world would carry. A network without a router has no such way: then
+    the one address of the machine's own network devices, which pods' bridges are not; "" when there are several."""
     for target, family in _NOWHERE:
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((target, 9))
             return str(probe.getsockname()[0])
+    for family in (socket.AF_INET, socket.AF_INET6):
+        if found := _of_devices(links, family):
+            return found[0] if len(found) == 1 else ""
     return ""
+
+
+def _of_devices(links: Path, family: socket.AddressFamily) -> list[str]:
+    import psutil
+
+    found = [entry.address for name, entries in psutil.net_if_addrs().items() if (links / name / "device").exists()
+             for entry in entries if entry.family == family]
+    return [text for text in found if not ip_address(text.partition("%")[0]).is_link_local]

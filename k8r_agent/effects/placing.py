@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def read(path: Path) -> bytes | None:
-    """None when there is no such file. Raises OSError."""
+    """None when there is no such file: a directory is none. Raises OSError."""
     try:
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 

@@ -57,7 +57,8 @@ class Cluster(Protocol):
     # files of the running root
 
     def read(self, path: str) -> bytes | None:
-        """None when there is no such file. Links are followed: the kubelet's current certificate is one."""
+        """None when there is no such file; a directory is none. Links are followed: the kubelet's current certificate
+        is one."""
 
     def names(self, directory: str) -> tuple[str, ...]:
         """Entries, sorted; () when there is no such directory."""
@@ -89,6 +90,10 @@ class Cluster(Protocol):
         """Against this node's own member, with its health check certificate. Any exit code is returned."""
 
     # kubelet and etcd
+
+    def preload_images(self) -> None:
+        """Give the container runtime what came with the golden image, as far as it lacks it. That some cannot be given
+        is for kubeadm to say: a registry may have them."""
 
     def start_kubelet(self) -> None:
         """Raises BusError when it does not stay up."""

@@ -204,7 +204,9 @@ def newcomer(world: World, chosen: Decision) -> Membership:
     said, cluster = world.settings.kubernetes, world.cluster
     ip = said.node_ip or cluster.address()
     if not ip:
-        raise ClusterError("the node enters no cluster", why="it has no address", hint="is the network up?")
+        raise ClusterError("the node enters no cluster", why="which of its addresses to use is not known",
+                           hint="is the network up? A node without a default route and with several addresses needs "
+                                "kubernetes.node_ip")
     founder = chosen.entry == role.INITIALISE
     return Membership(
         phase=Phase.ENTERING, role=chosen.role, rule=chosen.rule, reason=chosen.reason, node_name=cluster.name(),

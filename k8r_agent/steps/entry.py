@@ -135,6 +135,8 @@ def _begin(world: World, found: Membership) -> bool:
     world.cluster.remove(paths.STAMP)
     world.cluster.stop_kubelet()
     membership.clean(world)
+    world.report.status("container images that came with the golden image")
+    world.cluster.preload_images()
     for path, text in registries.files(world.settings.kubernetes.insecure_registries).items():
         world.cluster.place(path.lstrip("/"), text.encode(), mode=0o644)
     store.remember(world.files, found)

@@ -44,6 +44,12 @@ def test_a_file_is_there_after_it_was_placed_and_gone_after_it_was_removed(clust
     assert cluster.names("etc/kubernetes") == () and cluster.read(path) is None
 
 
+def test_a_directory_is_no_file(cluster: Cluster) -> None:
+    """A kubelet that ran has left some, and what an interrupted kubeadm left is looked through before the next try."""
+    cluster.place("var/lib/kubelet/pki/kubelet.crt", b"x")
+    assert cluster.read("var/lib/kubelet/pki") is None and cluster.names("var/lib/kubelet/pki") == ("kubelet.crt",)
+
+
 def test_what_was_written_beside_the_port_can_be_made_durable(cluster: Cluster) -> None:
     cluster.sync()
     cluster.place("etc/kubernetes/admin.conf", b"x")
