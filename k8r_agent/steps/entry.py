@@ -7,18 +7,21 @@ written last; and only files that kubeadm writes are ever removed, from the root
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from k8r_agent.cluster import certificate, explain, paths, patience, registries
 from k8r_agent.config.settings import KubernetesSettings
 from k8r_agent.errors import ClusterError, Refused, Unreachable
 from k8r_agent.model.cluster import JoinSecret, Membership
+from k8r_agent.ports.cluster import MANIFESTS
 from k8r_agent.ports.step import World
 from k8r_agent.steps import kubeadm_input, membership
 from k8r_agent.store import cluster as store
 
 # An earlier attempt's own static pods may still run on these: kubeadm's would be the same ones.
 _PORTS = ("Port-6443", "Port-10250", "Port-10257", "Port-10259", "Port-2379", "Port-2380")
+_ENDING, _LOOK = 180.0, 3.0  # seconds that static pods get to end, and between two looks
 _HAS_DATA = "DirAvailable--var-lib-etcd"
 # What is in etcd already, where its owner may have changed it since.
 _IN_ETCD = ("upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "addon")
@@ -133,6 +136,7 @@ def _begin(world: World, found: Membership) -> bool:
     again = membership.of(world) is not None
     world.cluster.place(membership.ENTERING, b"")
     world.cluster.remove(paths.STAMP)
+    _end_pods(world)
     world.cluster.stop_kubelet()
     membership.clean(world)
     world.report.status("container images that came with the golden image")
@@ -141,6 +145,18 @@ def _begin(world: World, found: Membership) -> bool:
         world.cluster.place(path.lstrip("/"), text.encode(), mode=0o644)
     store.remember(world.files, found)
     return again
+
+
+def _end_pods(world: World) -> None:
+    """The control plane of an attempt that failed ends before the next one begins: kubeadm would take it for its own,
+    and the kubelet would end it under kubeadm's hands. One that does not end is left to kubeadm's own checks."""
+    for pod in paths.STATIC_PODS:
+        world.cluster.remove(f"{MANIFESTS}/{pod}.yaml")
+    deadline = world.machine.monotonic() + _ENDING
+    while world.cluster.etcd_running() and world.cluster.kubelet_running() and world.machine.monotonic() < deadline:
+        world.report.status("the control plane of an earlier attempt ends")
+        world.report.progress(0, 0)
+        time.sleep(_LOOK)
 
 
 def _make_authority(world: World, found: Membership) -> Membership:
