@@ -85,6 +85,7 @@ def _rank(item: pytest.Item) -> int:
     return LADDER.index(top) if top in LADDER else len(LADDER)
 
 
+@pytest.hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]  # xdist reads the groups in such a hook as well
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cheap failures first; every test of a directory of the ladder carries its mark."""
     for item in items:

@@ -180,8 +180,6 @@ def small_mount(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(at)], check=True)
 
 
-@pytest.mark.root
-@pytest.mark.loop
 @pytest.mark.parametrize("instant", ["os.fsync", "os.replace"])
 def test_a_write_that_is_killed_leaves_nothing_that_the_path_unit_sees(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instant: str) -> None:
@@ -197,6 +195,8 @@ def test_a_write_that_is_killed_leaves_nothing_that_the_path_unit_sees(
     assert os.listdir(tmp_path / "queue") == ["request.json"]
 
 
+@pytest.mark.root
+@pytest.mark.loop
 @pytest.mark.fault(7)
 def test_full_and_read_only(small_mount: Path) -> None:
     files = StateDirectory(small_mount)
