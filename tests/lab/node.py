@@ -33,7 +33,7 @@ class Drive:
     """`log`: every write and flush is recorded there in the format of dm-log-writes (blklogwrites)."""
 
     image: Path
-    bus: str = "virtio"  # or "usb"
+    bus: str = "virtio"  # or "scsi", as sticks and card readers are seen; the lab's kernel knows no USB
     log: Path | None = None
 
 
@@ -119,7 +119,7 @@ class Node:
                 "-no-reboot", *pflash(firmware().code, self.variables),
                 "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
                 "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
-                "-device", "virtio-rng-pci", "-device", "qemu-xhci,id=usb",
+                "-device", "virtio-rng-pci", "-device", "virtio-scsi-pci,id=scsi",
                 "-netdev", f"tap,id=net,ifname={self.tap},script=no,downscript=no",
                 "-device", f"virtio-net-pci,netdev=net,mac={self.network.mac(self.index)},romfile="]
         if self.watchdog:
@@ -143,8 +143,8 @@ class Node:
             source = f"logged{number}"
         flush = "off" if drive.log else "on"
         argv += ["-blockdev", f"driver=raw,node-name={top},file={source},cache.no-flush={flush},discard=unmap"]
-        if drive.bus == "usb":
-            return [*argv, "-device", f"usb-storage,bus=usb.0,id=disk{number},drive={top},bootindex={number}"]
+        if drive.bus == "scsi":
+            return [*argv, "-device", f"scsi-hd,bus=scsi.0,id=disk{number},drive={top},bootindex={number}"]
         # QEMU 7.2 may log "write zeroes" in two parts with others in between, which nobody can read; and the log's own
         # header makes a merged write one of more pieces than the host takes at once: an I/O error.
         plain = ",write-zeroes=off,request-merging=off" if drive.log else ""
@@ -172,6 +172,14 @@ class Node:
         while self.on and time.monotonic() < end:
             time.sleep(0.2)
         self.cut()
+
+    def plug(self, image: Path) -> None:
+        """A disk that comes while the node runs, and stays."""
+        number = len(self.drives)
+        self.qmp.command("blockdev-add", **{"driver": "raw", "node-name": f"node{number}",
+                                            "file": {"driver": "file", "filename": str(image)}})
+        self.qmp.command("device_add", driver="scsi-hd", bus="scsi.0", id=f"disk{number}", drive=f"node{number}")
+        self.drives.append(Drive(image=image, bus="scsi"))
 
     # the running system
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.lab.disks import DiskImage
-from tests.lab.node import Drive
+from tests.lab.node import Drive, Node
 from tests.lab.past import BOOT, FIRST_BOOT, REINSTALL, UPDATE, first_boot, image_of, settled, wait_complete
 from tests.lab.powercut import Loss, Plug
 from tests.lab.site import Lab
@@ -49,20 +48,34 @@ def cuts(lab: Lab, name: str, loader: str) -> Seen:
     return seen
 
 
-def twins(lab: Lab, name: str) -> Seen:
-    """A stick flashed from the same image sits beside the disk of a fresh node, then beside that of a settled one."""
+def twins(lab: Lab, name: str, loader: str) -> Seen:
+    """A stick flashed from the same image sits in a fresh node; later a copy of its disk is plugged into a settled one
+    that runs, and an update is asked for."""
     seen = Seen()
-    disk, stick = lab.flash(name, size=0), lab.flash(f"{name}.stick", size=0)
-    seen.digests["stick before"] = DiskImage(stick).whole_digest()
-    seen.digests["table before"] = json.dumps(str(DiskImage(disk).partitions()))
-    node = lab.node(name, disk, more=[Drive(image=stick, bus="usb")])
+    disk, stick = lab.flash(name, loader=loader), lab.flash(f"{name}.stick", loader=loader)
+    node = lab.node(name, disk, more=[Drive(image=stick, bus="scsi")])
+    seen.digests |= {"disk before": DiskImage(disk).whole_digest(), "stick before": DiskImage(stick).whole_digest()}
     node.start()
     node.wait_ssh(timeout=FIRST_BOOT)
     wait_up(node)
     seen.statuses["fresh"], seen.texts["fresh"] = lab.agent(node).status(), node.ssh("k8r-agent status")
     node.stop()
-    seen.digests["stick after"] = DiskImage(stick).whole_digest()
-    seen.digests["table after"] = json.dumps(str(DiskImage(disk).partitions()))
+    seen.digests |= {"disk after": DiskImage(disk).whole_digest(), "stick after": DiskImage(stick).whole_digest()}
+    return plugged_in(lab, seen, settled(lab, f"{name}.settled", loader))
+
+
+def plugged_in(lab: Lab, seen: Seen, node: Node) -> Seen:
+    copy = node.disk.copy(node.workdir / "copy.img")
+    seen.digests["copy before"] = copy.whole_digest()
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    seen.digests["image before"] = node.disk.digest(2)
+    node.plug(copy.path)
+    node.ssh("udevadm settle --timeout=60")
+    seen.statuses["plugged"], seen.texts["plugged"] = lab.agent(node).status(), node.ssh("k8r-agent status")
+    seen.texts["update"] = node.ssh(f"k8r-agent update {lab.url(2)} 2>&1", ok=(1,), timeout=UPDATE)
+    seen.digests |= {"copy after": copy.whole_digest(), "image after": node.disk.digest(2)}
     return seen
 
 
@@ -75,7 +88,7 @@ def stick(lab: Lab, name: str) -> Seen:
     """A settled node and a stick flashed from the image it once came from: same labels, other IDs. Work goes on."""
     seen, node = Seen(), settled(lab, name, "systemd-boot")
     plugged = lab.flash(f"{name}.stick", size=0)
-    node.drives.append(Drive(image=plugged, bus="usb"))
+    node.drives.append(Drive(image=plugged, bus="scsi"))
     before = DiskImage(plugged).whole_digest()
     agent = lab.agent(node)
     node.start()

@@ -36,17 +36,21 @@ class TestCuts:
 
 
 @pytest.mark.long
-@pytest.mark.story(tell=faults.twins)
+@pytest.mark.story(tell=faults.twins, loader="grub")
 class TestTwins:
     @pytest.mark.fault(24)
     def test_nothing_is_written_to_either(self, told: Seen) -> None:
-        assert told.digests["stick before"] == told.digests["stick after"]
-        assert told.digests["table before"] == told.digests["table after"]
+        for what in ("disk", "stick", "copy", "image"):
+            assert told.digests[f"{what} before"] == told.digests[f"{what} after"], what
 
-    def test_it_boots_and_says_so(self, told: Seen) -> None:
-        assert told.statuses["fresh"]["current"] == "image"
-        assert told.statuses["fresh"]["facts"]["duplicate"] not in (None, "no")
-        assert "same IDs" in told.texts["fresh"]
+    @pytest.mark.parametrize(("when", "current"), [("fresh", "image"), ("plugged", "working")])
+    def test_it_runs_and_says_so(self, told: Seen, when: str, current: str) -> None:
+        assert told.statuses[when]["current"] == current
+        assert told.statuses[when]["facts"]["duplicate"]
+        assert "carries the same IDs" in told.texts[when] and "remove one" in told.texts[when]
+
+    def test_an_update_is_refused(self, told: Seen) -> None:
+        assert "are copies of each other" in told.texts["update"] and "unplug one" in told.texts["update"]
 
 
 @pytest.mark.long
