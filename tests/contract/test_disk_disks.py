@@ -52,6 +52,8 @@ class Loop:
         done = subprocess.run(["losetup", "--find", "--show", "--partscan", "--sector-size", str(medium.sector),
                                str(path)], capture_output=True, text=True, check=True)
         self.device = Path(done.stdout.strip())
+        # A test that was killed may have left it read-only; the kernel keeps that.
+        subprocess.run(["blockdev", "--setrw", str(self.device)], check=True)
         self.kernel = Kernel()
         try:
             self.learn()

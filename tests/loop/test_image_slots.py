@@ -42,6 +42,7 @@ def run(*argv: str, ok: tuple[int, ...] = (0,)) -> str:
 @contextmanager
 def loop(path: Path) -> Iterator[Path]:
     device = run("losetup", "--find", "--show", str(path)).strip()
+    run("blockdev", "--setrw", device)  # a test that was killed may have left it read-only; the kernel keeps that
     try:
         yield Path(device)
     finally:
