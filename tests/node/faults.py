@@ -112,7 +112,7 @@ def kernel_update(lab: Lab, name: str, loader: str) -> Seen:
     node.ssh("mkdir -p /etc/initramfs-tools/scripts/init-premount && cd /etc/initramfs-tools/scripts/init-premount && "
              "printf '#!/bin/sh\\necho k8r-lab-new-initrd >/dev/console\\n' > mark && chmod +x mark")
     seen.texts["hook"] = node.ssh("sed -i s/^COMPRESSLEVEL=.*/COMPRESSLEVEL=1/ /etc/initramfs-tools/conf.d/k8r-image; "
-                                  "update-initramfs -u -k $(uname -r) 2>&1", timeout=UPDATE)
+                                  "update-initramfs -u -k $(uname -r) 2>&1", timeout=REINSTALL)
     after = node.serial.mark()
     node.try_ssh("systemctl reboot")
     node.wait_boot(boot, timeout=BOOT)
