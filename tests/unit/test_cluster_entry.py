@@ -16,7 +16,7 @@ from k8r_agent.model.cluster import JoinSecret, Membership, Phase
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Transaction
 from k8r_agent.ports.cluster import MANIFESTS, As
-from k8r_agent.steps import duties, membership
+from k8r_agent.steps import duties, entry, membership
 from k8r_agent.store import cluster as store
 from tests.crash.clusters import FOUNDER, JOINER, TOKEN, founder, inside, joiner, updated
 from tests.crash.scenarios import asked, last
@@ -193,6 +193,20 @@ def test_a_control_plane_comes_back_as_itself_and_changes_nothing_in_etcd() -> N
     assert reinstalled(found).state.value == "done"
     assert found.cluster.data == run_on and "--skip-phases" in found.cluster.made[-1]
     assert found.cluster.read(f"{MANIFESTS}/etcd.yaml")
+
+
+def test_the_control_plane_of_a_failed_attempt_ends_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kubeadm would take what is left of it for its own, until the kubelet ends it in the middle."""
+    found = node(FOUNDER)
+    tried(found)
+    looks, running = iter([True, True, False]), list[bool]()
+    monkeypatch.setattr(entry, "_LOOK", 0.0)
+    monkeypatch.setattr(found.cluster, "etcd_running", lambda: next(looks))
+    monkeypatch.setattr(found.cluster, "stop_kubelet", lambda: running.append(next(looks, False)))
+    known = membership.of(found.world())
+    assert known is not None
+    entry._begin(found.world(), known)
+    assert running == [False], "the kubelet, which ends static pods, was stopped before they had ended"
 
 
 @pytest.mark.parametrize("what", ["host", "ip"])
