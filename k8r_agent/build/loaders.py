@@ -53,7 +53,7 @@ def _make(program: Program, target: Path, work: Path, commands: FullCommands) ->
 def take_from(image: Path, offset: int, program: str, stage: Path, commands: FullCommands) -> bytes:
     """Read a program out of an image (at `offset` bytes in a file), without mounting it. Raises BuildError."""
     target = stage / f"{program}.efi"
-    where = f"{image}?offset={offset}" if offset else str(image)
+    where = f"{image.resolve()}?offset={offset}" if offset else str(image.resolve())  # debugfs runs in `stage`
     try:
         commands.run(["debugfs", "-R", f"dump /{place(program)} {target.name}", where], cwd=stage)
     except CommandFailed as error:

@@ -186,8 +186,11 @@ class NodeCluster:
                                why=kubeapi.kubelet_says() or "it does not answer", hint="journalctl -u kubelet")
             self._sleep(_POLL)
 
-    def stop_kubelet(self) -> None:
+    def wait_for_kubeadm(self) -> None:
         self._wait_for_earlier(_KUBEADM_PATIENCE)
+
+    def stop_kubelet(self) -> None:
+        self.wait_for_kubeadm()
         self._systemctl("stop", "kubelet.service", ok=_ANY)
 
     def kubelet_running(self) -> bool:
@@ -266,6 +269,16 @@ class NodeCluster:
             path.unlink()
         except OSError as error:
             raise StateError("the state partition's latency cannot be measured", why=str(error)) from error
+        return sorted(times)[len(times) // 2]
+
+    def hash_seconds(self) -> float:
+        import hashlib
+
+        times, data = [], bytes(8 << 20)
+        for _ in range(3):
+            started = time.monotonic()
+            hashlib.sha256(data).digest()
+            times.append(time.monotonic() - started)
         return sorted(times)[len(times) // 2]
 
 

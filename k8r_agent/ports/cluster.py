@@ -98,8 +98,11 @@ class Cluster(Protocol):
     def start_kubelet(self) -> None:
         """Raises BusError when it does not stay up."""
 
+    def wait_for_kubeadm(self) -> None:
+        """Until one has ended that an earlier agent started, and that goes on without it."""
+
     def stop_kubelet(self) -> None:
-        """After a kubeadm that an earlier agent started, and that goes on without it, has ended."""
+        """After wait_for_kubeadm()."""
 
     def kubelet_running(self) -> bool:
         """It runs and calls itself healthy."""
@@ -133,6 +136,9 @@ class Cluster(Protocol):
 
     def fsync_seconds(self) -> float:
         """How long the state partition takes to make one small write durable (median of a few)."""
+
+    def hash_seconds(self) -> float:
+        """How long the processor takes for a SHA-256 over 8 MiB (median of a few)."""
 
 
 class NoKubernetes:

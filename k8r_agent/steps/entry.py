@@ -136,6 +136,7 @@ def _begin(world: World, found: Membership) -> bool:
     again = membership.of(world) is not None
     world.cluster.place(membership.ENTERING, b"")
     world.cluster.remove(paths.STAMP)
+    world.cluster.wait_for_kubeadm()
     _end_pods(world)
     world.cluster.stop_kubelet()
     membership.clean(world)
@@ -153,7 +154,7 @@ def _end_pods(world: World) -> None:
     for pod in paths.STATIC_PODS:
         world.cluster.remove(f"{MANIFESTS}/{pod}.yaml")
     deadline = world.machine.monotonic() + _ENDING
-    while world.cluster.etcd_running() and world.cluster.kubelet_running() and world.machine.monotonic() < deadline:
+    while world.cluster.etcd_running() and world.machine.monotonic() < deadline:
         world.report.status("the control plane of an earlier attempt ends")
         world.report.progress(0, 0)
         time.sleep(_LOOK)
@@ -187,7 +188,7 @@ def _run(world: World, args: list[str], config: str, limit: float, *, clean: boo
     """`limit` in seconds, on a good medium. Raises ClusterError with kubeadm's complaint put into words; then `clean`
     leaves the root as it was."""
     world.report.status(f"kubeadm {' '.join(word for word in args if not word.startswith('-'))}")
-    slow = patience.factor(world.cluster.fsync_seconds())
+    slow = patience.factor(world.cluster.fsync_seconds(), world.cluster.hash_seconds())
     result = world.cluster.kubeadm(args, config=config, timeout=limit * slow)
     if result.code == 0:
         return

@@ -54,4 +54,5 @@ def founded_elsewhere(world: World) -> str:
 
 
 def _machine(world: World, found: Membership) -> Machine:
-    return Machine(name=found.node_name, ip=found.node_ip, slow=patience.factor(world.cluster.fsync_seconds()))
+    slow = patience.factor(world.cluster.fsync_seconds(), world.cluster.hash_seconds())
+    return Machine(name=found.node_name, ip=found.node_ip, slow=slow)

@@ -89,3 +89,7 @@ def test_nobody_answers_where_nobody_listens(cluster: Cluster) -> None:
 
 def test_the_medium_has_a_latency(cluster: Cluster) -> None:
     assert 0 < cluster.fsync_seconds() < 10
+
+
+def test_the_processor_has_a_speed(cluster: Cluster) -> None:
+    assert 0 < cluster.hash_seconds() < 10

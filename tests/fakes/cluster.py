@@ -113,6 +113,9 @@ class FakeCluster:
         self._run_pods()
         self._register()
 
+    def wait_for_kubeadm(self) -> None:
+        """Here it ends with the agent."""
+
     def stop_kubelet(self) -> None:
         self.kubelet = False
 
@@ -152,6 +155,9 @@ class FakeCluster:
 
     def fsync_seconds(self) -> float:
         return self.latency
+
+    def hash_seconds(self) -> float:
+        return 0.02
 
     # what happens to it
 

@@ -41,6 +41,10 @@ def test_damage_is_a_value_error_at_worst(at: int, what: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize("seconds, factor", [(0.0002, 1.0), (0.01, 1.0), (0.025, 2.5), (3.0, patience.SLOWEST)])
-def test_limits_grow_with_the_latency_of_the_medium(seconds: float, factor: float) -> None:
-    assert patience.factor(seconds) == factor
+@pytest.mark.parametrize("fsync, hashed, factor", [
+    (0.0002, 0.02, 1.0), (0.01, 0.05, 1.0), (0.025, 0.02, 2.5), (3.0, 0.02, patience.SLOWEST), (0.01, 0.15, 3.0),
+    (0.04, 0.1, 4.0), (0.0002, 9.0, patience.SLOWEST),
+])
+def test_limits_grow_with_the_latency_of_the_medium_and_of_the_processor(fsync: float, hashed: float,
+                                                                        factor: float) -> None:
+    assert patience.factor(fsync, hashed) == pytest.approx(factor)
