@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.lab.accel import KVM, acceleration
+from tests.lab.accel import has_kvm
 from tests.lab.agent import Agent
 from tests.lab.node import CommandError, Node
 from tests.lab.serial import MILESTONES
@@ -107,7 +107,7 @@ def command(teller: Teller, node: Node, text: str) -> int:
 
 
 def life(lab: Lab, teller: Teller, loader: str) -> None:
-    kind = "KVM" if acceleration() == KVM else "emulation"
+    kind = "KVM" if has_kvm() else "emulation"
     teller.chapter(f"A disk is flashed with {RELEASES[1]} and the node is switched on ({kind}, {loader})")
     disk = lab.flash(NAME, loader=loader)
     teller.say(f"  flashed onto a disk of {DISK_SIZE // GIB} GiB, with a k8r.toml that says the host name and a key")

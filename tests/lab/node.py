@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.accel import acceleration, firmware, pflash
+from tests.lab.accel import TB_SIZE, acceleration, firmware, pflash
 from tests.lab.disks import DiskImage
 from tests.lab.network import Network
 from tests.lab.qmp import Qmp, QmpError
@@ -52,11 +52,11 @@ class Node:
 
     def __init__(self, name: str, *, disk: Path, network: Network, key: Path, workdir: Path, memory: int = 1024,
                  cpus: int = 1, more: Sequence[Drive] = (), log: Path | None = None, watchdog: bool = True,
-                 echo: Callable[[str], None] | None = None) -> None:
+                 tb_size: int = TB_SIZE, echo: Callable[[str], None] | None = None) -> None:
         self.name, self.network, self.key, self.workdir = name, network, key, workdir
         self.index = network.join()
         self.disk = DiskImage(disk)
-        self.memory, self.cpus, self.watchdog, self.echo = memory, cpus, watchdog, echo
+        self.memory, self.cpus, self.tb_size, self.watchdog, self.echo = memory, cpus, tb_size, watchdog, echo
         self.drives = [Drive(image=disk, log=log), *more]
         self.tap = ""
         self.qemu: subprocess.Popen[bytes] | None = None
@@ -114,7 +114,7 @@ class Node:
                 return
 
     def _argv(self, monitor: int) -> list[str]:
-        argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35", *acceleration(),
+        argv = ["qemu-system-x86_64", "-name", self.name, "-machine", "q35", *acceleration(self.tb_size),
                 "-smp", str(self.cpus), "-m", str(self.memory), "-display", "none", "-nodefaults",
                 "-no-reboot", *pflash(firmware().code, self.variables),
                 "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tests.lab.accel import TB_SIZE
 from tests.lab.agent import Agent
 from tests.lab.disks import DiskImage
 from tests.lab.images import LOADERS, RELEASES, bundle_of, disk_of
@@ -70,10 +71,11 @@ class Lab:
         return disk.path
 
     def node(self, name: str, disk: Path, *, more: Sequence[Drive] = (), memory: int = 1024, cpus: int = 1,
-             log: Path | None = None) -> Node:
+             log: Path | None = None, tb_size: int = TB_SIZE) -> Node:
         echo = self._echo
         node = Node(name, disk=disk, network=self.network, key=self.key, workdir=self.workdir / name, memory=memory,
-                    cpus=cpus, more=more, log=log, echo=(lambda line: echo(name, line)) if echo else None)
+                    cpus=cpus, more=more, log=log, tb_size=tb_size,
+                    echo=(lambda line: echo(name, line)) if echo else None)
         self.nodes.append(node)
         return node
 
