@@ -34,6 +34,8 @@ class Qmp:
 
     def command(self, name: str, **arguments: Any) -> Any:
         with self._lock:
+            if self._file.closed:
+                raise QmpError("QEMU is gone")
             self._file.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
             self._file.flush()
             while True:
@@ -70,5 +72,7 @@ class Qmp:
         raise QmpError(f"no drive {drive}")
 
     def close(self) -> None:
-        self._file.close()
-        self._socket.close()
+        with self._lock:
+            with contextlib.suppress(OSError):  # a command that a dying QEMU did not take is sent again, in vain
+                self._file.close()
+            self._socket.close()
