@@ -87,7 +87,7 @@ test: venv images kubeadm ## the whole ladder, up to virtual nodes with real reb
 matrix: venv ## every crash and every failing write of every task, pairs of them too (half an hour)
 	$(PARALLEL) -q -m slow tests/crash
 
-nodes: images ## every story of the virtual nodes, also the long ones: cuts, dead slots, twins, kernel updates
+nodes: images ## every story of the virtual nodes, also the long ones: GRUB, dead slots, twins, kernel updates
 	$(SUDO) $(PYTEST) --durations=15 tests/node
 
 e2e: kubernetes ## the real control plane of Debian's Kubernetes on this host, with kubeadm's own files

@@ -14,7 +14,6 @@ def both_at(status: dict[str, Any], release: int) -> bool:
     return all(s["release"] == release and s["state"] == "ok" for s in status["slots"].values())
 
 
-@pytest.mark.long
 @pytest.mark.story(tell=faults.cuts, loader="systemd-boot")
 class TestCuts:
     @pytest.mark.fault(1)
