@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from k8r_agent.effects.pieces import pieces_of
 from k8r_agent.errors import BootError
 from k8r_agent.model.boot import Content, LoaderFault
 from k8r_agent.ports.bootfiles import BootFiles
@@ -23,7 +24,6 @@ SUMS = "k8r/loader.sha256sums"  # what was put there, as sha256sum(1) writes it
 PACKAGED = Path("/usr/lib/k8r/loader")
 # Loader → path on the boot partition → name of the program in the image.
 PROGRAMS = {"systemd-boot": {EFI: "guard", SD_BOOT: "systemd-boot"}, "grub": {EFI: "grub"}}
-_PIECE = 1 << 20
 
 
 def render_sums(found: Mapping[str, Content]) -> bytes:
@@ -86,10 +86,4 @@ class LoaderPrograms:
             return None
 
     def _pieces(self, path: str) -> Iterator[bytes]:
-        source = self.packaged / f"{PROGRAMS[self.loader][path]}.efi"
-        try:
-            with source.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    yield piece
-        except OSError as error:
-            raise BootError(f"{source} cannot be read", why=error.strerror or str(error)) from error
+        return pieces_of(self.packaged / f"{PROGRAMS[self.loader][path]}.efi")

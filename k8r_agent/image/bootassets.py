@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from k8r_agent.effects.pieces import pieces_of
 from k8r_agent.errors import BootError, BundleError
 from k8r_agent.model.boot import INITRD, KERNEL, BootAssets, Content
 
@@ -36,21 +37,12 @@ def read(opened: Callable[[], Iterator[bytes]], *, name: str) -> BootAssets:
 def from_files(kernel: Path, initrd: Path, *, cmdline: str, release: str) -> BootAssets:
     """Raises BootError when one cannot be read or is empty."""
     paths = {KERNEL: kernel, INITRD: initrd}
-    found = {member: Content.of(_pieces(path)) for member, path in paths.items()}
+    found = {member: Content.of(pieces_of(path)) for member, path in paths.items()}
     for member, content in found.items():
         if not content.size:
             raise BootError("an empty kernel or initrd is of no use", why=f"{paths[member]}")
     return BootAssets(kernel=found[KERNEL], initrd=found[INITRD], cmdline=cmdline, release=release,
-                      files=lambda: ((member, _pieces(path)) for member, path in paths.items()))
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-    except OSError as error:
-        raise BootError(f"{path} cannot be read", why=error.strerror or str(error)) from error
+                      files=lambda: ((member, pieces_of(path)) for member, path in paths.items()))
 
 
 def assets_digest(assets: BootAssets) -> str:
