@@ -54,14 +54,25 @@ function k8r_boot {{
 }}
 """
 
-# Never a halt: what fails now (a disk that is late, a cable, a cold card) may work in a minute, and nobody stands
-# there to press a key. The text stays on the screen as long as that.
-_NEITHER = """\
+
+def _either(first: str, working_list: str) -> str:
+    """The slot that a variable names, else the other one. Never a halt: what fails now (a disk that is late, a cable,
+    a cold card) may work in a minute, and nobody stands there to press a key. The text stays on the screen as long."""
+    image, working = f'k8r_boot image "$image_dir" {SUMS}', f'k8r_boot working "$working_dir" {working_list}'
+    return f"""\
+if [ "${first}" = image ]; then
+  {image}
+  {working}
+else
+  {working}
+  {image}
+fi
 echo "k8r: neither slot can be booted: kernel or initrd of both are missing or damaged."
 echo "k8r: trying again in 60 s. Help: k8r-recovery(7)"
 sleep 60
 reboot
 """
+
 
 # The image slot's initrd is checked as well: no try is counted when that slot is the primary, so an initrd that ends
 # in a panic would do so for ever. The working slot's is not, for the time that it takes: there, tries are counted.
@@ -101,14 +112,7 @@ elif [ "$primary" = working ]; then
     k8r_save
   fi
 fi
-if [ "$pick" = image ]; then
-  k8r_boot image "$image_dir" {SUMS}
-  k8r_boot working "$working_dir" {grubfiles.KERNEL_SUM}
-else
-  k8r_boot working "$working_dir" {grubfiles.KERNEL_SUM}
-  k8r_boot image "$image_dir" {SUMS}
-fi
-{_NEITHER}"""
+{_either("pick", grubfiles.KERNEL_SUM)}"""
 
 # systemd-boot ends, and the firmware then waits at its shell, when a kernel or initrd cannot be loaded; it looks at no
 # hashes, and counts no tries while the image slot is the primary. So the guard looks before it where the image slot is
@@ -136,14 +140,7 @@ if [ "$sound" = yes ]; then
   if chainloader "/{SD_BOOT}"; then boot; fi
   echo "k8r: systemd-boot gave up"
 fi
-if [ "$primary" = image ]; then
-  k8r_boot image "$image_dir" {SUMS}
-  k8r_boot working "$working_dir" {SUMS}
-else
-  k8r_boot working "$working_dir" {SUMS}
-  k8r_boot image "$image_dir" {SUMS}
-fi
-{_NEITHER}"""
+{_either("primary", SUMS)}"""
 
 _EARLY = "source (memdisk)/grub.cfg\nsleep 5\nreboot\n"
 # Should the script not even be read: what it guards.
