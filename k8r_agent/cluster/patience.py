@@ -7,11 +7,18 @@ minutes; what that is good for is told by the time that it takes to hash. kubead
 
 from __future__ import annotations
 
+from k8r_agent.ports.cluster import Cluster
+
 GOOD = 0.010  # seconds of one fsync
 GOOD_PROCESSOR = 0.050  # seconds of a SHA-256 over 8 MiB
 SLOWEST = 6.0
 
 INIT, JOIN, CERTS, NODE, API = 900.0, 900.0, 300.0, 600.0, 60.0  # seconds on good ones
+
+
+def of(cluster: Cluster) -> float:
+    """factor() of this node, measured anew."""
+    return factor(cluster.fsync_seconds(), cluster.hash_seconds())
 
 
 def factor(fsync_seconds: float, hash_seconds: float) -> float:

@@ -105,7 +105,7 @@ class ClusterHealth:
 
     def apply(self, world: World) -> None:
         started = world.machine.monotonic()
-        limit = self._limit * patience.factor(world.cluster.fsync_seconds(), world.cluster.hash_seconds())
+        limit = self._limit * patience.of(world.cluster)
         while bad := self._missing(world):
             waited, why = world.machine.monotonic() - started, "; ".join(f"{c.name}: {c.detail}" for c in bad)
             if all(check.outside for check in bad) and waited >= self._outside:

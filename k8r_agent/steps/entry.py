@@ -185,11 +185,10 @@ def _ignored(world: World, *, again: bool) -> list[str]:
 
 
 def _run(world: World, args: list[str], config: str, limit: float, *, clean: bool = False) -> None:
-    """`limit` in seconds, on a good medium. Raises ClusterError with kubeadm's complaint put into words; then `clean`
-    leaves the root as it was."""
+    """`limit` in seconds, on a good medium and processor. Raises ClusterError with kubeadm's complaint put into words;
+    then `clean` leaves the root as it was."""
     world.report.status(f"kubeadm {' '.join(word for word in args if not word.startswith('-'))}")
-    slow = patience.factor(world.cluster.fsync_seconds(), world.cluster.hash_seconds())
-    result = world.cluster.kubeadm(args, config=config, timeout=limit * slow)
+    result = world.cluster.kubeadm(args, config=config, timeout=limit * patience.of(world.cluster))
     if result.code == 0:
         return
     if clean:

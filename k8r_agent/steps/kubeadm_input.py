@@ -54,5 +54,4 @@ def founded_elsewhere(world: World) -> str:
 
 
 def _machine(world: World, found: Membership) -> Machine:
-    slow = patience.factor(world.cluster.fsync_seconds(), world.cluster.hash_seconds())
-    return Machine(name=found.node_name, ip=found.node_ip, slow=slow)
+    return Machine(name=found.node_name, ip=found.node_ip, slow=patience.of(world.cluster))
