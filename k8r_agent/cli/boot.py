@@ -82,11 +82,16 @@ def run_confirm(args: Namespace, console: Console, node: Node) -> int:
 def _mend_loader(node: Node, console: Console) -> None:
     """What is wrong with the loader's own programs is found in the next boot only, when it is too late. That they
     cannot be looked at is no reason to call this boot a bad one."""
+    boot = node.world.boot
     try:
-        for path in node.world.boot.mend_loader():
-            console.note(f"{path} on the boot partition was damaged and is put back")
-            _remember(node, f"{path} on the boot partition was damaged and is put back")
-        for fault in node.world.boot.loader_faults():
+        faults = boot.loader_faults()
+        if any(fault.mendable for fault in faults):
+            for path in boot.mend_loader():
+                said = f"{path} on the boot partition was damaged and is put back"
+                console.note(said)
+                _remember(node, said)
+            faults = boot.loader_faults()
+        for fault in faults:
             console.note(f"{fault.path} on the boot partition: {fault.why}; k8r-recovery(7)")
             _remember(node, f"{fault.path} on the boot partition: {fault.why}")
     except K8rError as error:

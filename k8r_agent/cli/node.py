@@ -47,14 +47,14 @@ class Progress:
 class _Glance:
     """The port Disks for duties.decide(): twins are those that `facts` know, the rest is as it is."""
 
-    def __init__(self, facts: BootFacts | None, disks: Disks) -> None:
+    def __init__(self, facts: BootFacts, disks: Disks) -> None:
         self._facts, self._disks = facts, disks
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._disks, name)
 
     def assert_writable(self) -> None:
-        if self._facts and self._facts.duplicate:
+        if self._facts.duplicate:
             raise DiskAmbiguous("two disks carry the same IDs", hint="remove one of them and reboot")
 
 
@@ -210,14 +210,14 @@ class Node:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def duty(self, last: Transaction | None) -> Duty:
+    def duty(self, last: Transaction | None, facts: BootFacts) -> Duty:
         """What the runner would do, or not do, by itself now. Twins are those that the initramfs found or udev noted:
         looking at all disks again takes longer than a glance may."""
         from dataclasses import replace
 
         from k8r_agent.steps.duties import decide
 
-        return decide(replace(self.world, disks=cast("Disks", _Glance(self.facts(), self.world.disks))), last)
+        return decide(replace(self.world, disks=cast("Disks", _Glance(facts, self.world.disks))), last)
 
     def unit_active(self, unit: str) -> bool:
         """False as well when systemd cannot be asked: then nobody can say that it is."""

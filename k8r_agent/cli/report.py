@@ -60,7 +60,7 @@ def gather(node: Node) -> Report:
     settings, mistakes = node.lenient()
     facts = attempt(node.facts, None)
     last = attempt(node.transaction, None)
-    duty = attempt(lambda: node.duty(last), None) if facts else None
+    duty = attempt(lambda: node.duty(last, facts), None) if facts else None
     report = Report(
         hostname=node.hostname(), role=settings.node.role, now=node.now(), facts=facts,
         boot=attempt(node.boot_state, None) if facts else None,

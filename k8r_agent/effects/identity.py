@@ -77,10 +77,9 @@ class NodeIdentity:
 
     def captured(self) -> bool:
         """In the working slot: what is kept is what the system has now."""
-        if self._image_slot():
-            return self._kept("machine-id") is not None
-        if self._foreign():
-            return True
+        foreign = self._foreign()
+        if foreign or self._image_slot():
+            return foreign
         found = self._collect()
         kept = {name for name in self._names() if not self._bound(name)}
         return bool(found) and kept == set(found) and all(

@@ -76,9 +76,11 @@ def _fetch(world: World, slot: Slot) -> None:
         if manifest_digest(bundle) != world.recall("manifest"):
             raise _another(bundle)
         assets = bundle.boot_assets()
-        if wanted not in ("", fingerprint(assets)):  # possible without a manifest
+        found = fingerprint(assets)
+        if wanted not in ("", found):  # possible without a manifest
             raise _another(bundle)
-        world.remember(f"{slot}-assets", fingerprint(assets))
+        if not wanted:
+            world.remember(f"{slot}-assets", found)
         install(world, slot, assets)
 
 
