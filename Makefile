@@ -20,8 +20,8 @@ SOURCES  := $(shell find k8r_agent units tasks etc debian completion man -type f
               -not -name files -not -name '*.log' -not -name '*-stamp' 2>/dev/null) pyproject.toml
 
 PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests python3-psutil python3-pyudev python3-sh \
-            python3-zstandard python3-tomli python3-pytest python3-pytest-xdist python3-hypothesis python3-dbusmock python3-setuptools \
-            dbus gir1.2-glib-2.0 \
+            python3-zstandard python3-tomli python3-pytest python3-pytest-xdist python3-hypothesis \
+            python3-dbusmock python3-setuptools dbus gir1.2-glib-2.0 \
             build-essential debhelper dh-python go-md2man fakeroot dpkg-dev \
             mmdebstrap debian-archive-keyring dosfstools mtools fdisk gdisk e2fsprogs zstd xz-utils openssh-client \
             grub-common grub-efi-amd64-bin systemd-container \

@@ -61,5 +61,9 @@ def tool(name: str, version: str = VERSION) -> Path:
     return next((path for path in places if path.exists()), programs() / "host/usr/bin" / name)
 
 
+def is_packed() -> bool:
+    return (packed() / ".done").exists()
+
+
 def has_kubeadm() -> bool:
     return all(tool("kubeadm", version).exists() for version in VERSIONS)

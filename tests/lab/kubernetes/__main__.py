@@ -21,6 +21,7 @@ from tests.lab.kubernetes import (
     has_kubeadm,
     home,
     images_of,
+    is_packed,
     kubeadms,
     packages_of,
     packed,
@@ -76,7 +77,7 @@ def main(what: str = "everything") -> None:
         else:
             if not programs().exists():
                 compile.build(programs(), VERSIONS, home() / "work")
-            if not (packed() / ".done").exists():
+            if not is_packed():
                 pack()
         prune()
     sys.stderr.write(f"kubernetes: {what} ready after {time.monotonic() - started:.0f} s: {home()}\n")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from tests.lab import images
-from tests.lab.kubernetes import STAND_IN, VERSION, images_of, packages_of, packed
+from tests.lab.kubernetes import STAND_IN, VERSION, images_of, is_packed, packages_of, packed
 
 RELEASES = {1: VERSION, 2: STAND_IN}
 LOADER = "systemd-boot"
@@ -33,7 +33,7 @@ def build_release(build: Path, release: int) -> None:
 
 
 def make(build: Path) -> None:
-    assert (packed() / ".done").exists(), "no Kubernetes: make kubernetes"
+    assert is_packed(), "no Kubernetes: make kubernetes"
     key = images.signing_key(top(build))
     if not key.exists():
         images.tool("keygen", str(key), "--principal=lab")
