@@ -73,8 +73,8 @@ $(BUILD)/.kubernetes-images: $(BUILD)/debs/.done $(wildcard tests/lab/kubernetes
 	$(SUDO) $(CACHED) $(PYTHON) -m tests.lab.kubernetes.golden $(BUILD)
 	@touch $@
 
-demo: images ## a node's whole life on a virtual machine: first boot, update, reinstall
-	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD) $(LOADER)
+demo: $(if $(KUBERNETES),$(BUILD)/.kubernetes-images,images) ## a node's whole life on a virtual machine (LOADER=grub; KUBERNETES=1: with a cluster)
+	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD) --loader=$(LOADER) $(if $(KUBERNETES),--kubernetes)
 
 quick: venv ## a developer's loop: unit, contract and reduced crash tests, linters (< 3 min)
 	$(PARALLEL) -m "not slow and not loop and not bus and not nspawn and not node" \

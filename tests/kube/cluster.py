@@ -15,14 +15,11 @@ from typing import Any
 
 from tests.kube.figures import Figures
 from tests.lab.agent import Agent
+from tests.lab.members import ADMIN, ENTER, FIRST, flashed
 from tests.lab.node import CommandError, Node
-from tests.lab.site import GIB, Lab
+from tests.lab.site import Lab
 
-DISK_SIZE = 8 * GIB
-DISK = {"image_size": '"2304MiB"', "state_size": '"640MiB"'}
-NETWORKS = {"cni": '"none"', "pod_cidr": '"10.244.0.0/16"'}  # the image holds a bridge for pods
 CONTROL_PLANE, WORKER = "cp-1", "worker-1"
-ADMIN = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 CONFIG = "/boot/firmware/k8r.toml"
 # Something to drain: one pod of a controller, which any node takes.
 WORKLOAD = """\
@@ -37,7 +34,7 @@ spec:
       terminationGracePeriodSeconds: 1
       containers: [{name: pause, image: "k8s.gcr.io/pause:3.2", imagePullPolicy: Never}]
 """
-FIRST_BOOT, ENTER, UPDATE, REINSTALL, READY = 1200.0, 1200.0, 1200.0, 2400.0, 600.0  # seconds; slow is not wrong
+FIRST_BOOT, UPDATE, REINSTALL, READY = 1200.0, 1200.0, 2400.0, 600.0  # seconds; slow is not wrong
 
 
 @dataclass
@@ -96,20 +93,13 @@ def wait_ready(control_plane: Node, name: str) -> float:
     return time.monotonic()
 
 
-def flashed(lab: Lab, name: str, kubernetes: dict[str, str]) -> Node:
-    """Two processors, which is what kubeadm asks of a control plane."""
-    disk = lab.flash(name, size=DISK_SIZE, more={"node": {"hostname": f'"{name}"'}, "disk": DISK,
-                                                 "kubernetes": {**NETWORKS, **kubernetes}})
-    return lab.node(name, disk, memory=2048, cpus=2 if name == CONTROL_PLANE else 1, tb_size=1024)
-
-
 class Story:
     def __init__(self, lab: Lab) -> None:
         self.lab, self.seen = lab, Seen()
 
     def tell(self) -> Seen:
         self.worker = flashed(self.lab, WORKER, {}).start()
-        self.control_plane = flashed(self.lab, CONTROL_PLANE, {"initialise": "true", "taints": "[]"})
+        self.control_plane = flashed(self.lab, CONTROL_PLANE, FIRST)
         with ThreadPoolExecutor(1) as beside:
             unclustered = beside.submit(self._first_boot, self.worker)
             self._initialise()

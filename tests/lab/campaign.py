@@ -28,7 +28,7 @@ from typing import Any
 
 from tests.lab.agent import Agent
 from tests.lab.cutreport import Cut, publish
-from tests.lab.node import CommandError, Node
+from tests.lab.node import CommandError, Node, rest_after
 from tests.lab.past import image_of, settled, wait_complete, waiting
 from tests.lab.powercut import Plug
 from tests.lab.qmp import QmpError
@@ -103,10 +103,12 @@ class Life:
             self._until_cut(index, moment)
         self.plug.on()
         end = time.monotonic() + PATIENCE
+        asked = time.monotonic()
         while not self._ended():
             if time.monotonic() > end or not self.node.on:
                 raise Stranded(f"{self.plan.task} did not end; last on the console:\n{self.node.tail()}")
-            time.sleep(2)
+            time.sleep(rest_after(asked))
+            asked = time.monotonic()
         wait_complete(self.node)
         self._ended()
         self._name_places()
@@ -129,8 +131,10 @@ class Life:
         thread = threading.Thread(target=pull)
         thread.start()
         end = time.monotonic() + PATIENCE
-        while not pulled.wait(1.0) and not idle.is_set():
-            if self._ended() or time.monotonic() > end:
+        asked = time.monotonic()
+        while not pulled.wait(rest_after(asked)) and not idle.is_set():
+            asked = time.monotonic()
+            if self._ended() or asked > end:
                 pulled.wait(IDLE)
                 idle.set()
         thread.join()

@@ -1,10 +1,11 @@
 """The demo: a node's whole life on a virtual machine, told as it happens.
 
-Usage: python3 -m tests.lab.demo BUILD_DIRECTORY [systemd-boot|grub]
+Usage: python3 -m tests.lab.demo BUILD_DIRECTORY [--loader grub] [--kubernetes]
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -16,11 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.lab import members
 from tests.lab.accel import has_kvm
 from tests.lab.agent import Agent
+from tests.lab.kubernetes import STAND_IN, VERSION, golden
 from tests.lab.node import CommandError, Node
 from tests.lab.serial import MILESTONES
-from tests.lab.site import DISK_SIZE, GIB, RELEASES, Lab
+from tests.lab.site import LOADERS, Lab
 
 BOLD, DIM, PLAIN = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() and "NO_COLOR" not in os.environ \
     else ("", "", "")
@@ -106,44 +109,60 @@ def command(teller: Teller, node: Node, text: str) -> int:
     return process.wait()
 
 
-def life(lab: Lab, teller: Teller, loader: str) -> None:
+def flash(lab: Lab, teller: Teller, loader: str, kubernetes: bool) -> Node:
     kind = "KVM" if has_kvm() else "emulation"
-    teller.chapter(f"A disk is flashed with {RELEASES[1]} and the node is switched on ({kind}, {loader})")
-    disk = lab.flash(NAME, loader=loader)
-    teller.say(f"  flashed onto a disk of {DISK_SIZE // GIB} GiB, with a k8r.toml that says the host name and a key")
-    node = lab.node(NAME, disk)
+    teller.chapter(f"A disk is flashed with release 1 and the node is switched on ({kind}, {loader})")
+    if kubernetes:
+        teller.say("  its k8r.toml says the host name, a key, and that it is the first node of a new cluster")
+        return members.flashed(lab, NAME, members.FIRST)
+    teller.say("  its k8r.toml says the host name and a key")
+    return lab.node(NAME, lab.flash(NAME, loader=loader))
+
+
+def life(lab: Lab, teller: Teller, loader: str, kubernetes: bool) -> None:
+    node = flash(lab, teller, loader, kubernetes)
     node.start()
     node.wait_ssh(timeout=300)
     teller.chapter("First boot: partitions, state, working slot")
     watcher = Watcher(teller, node)
     watcher.follow("first-boot", timeout=900)
     node.wait_ssh()
-    teller.chapter(f"Update: release {RELEASES[2]} into the image slot, while the node works")
+    if kubernetes:
+        teller.chapter(f"kubeadm init, Kubernetes {VERSION}: the node is the control plane of a cluster of its own")
+        watcher.follow("join", timeout=members.ENTER)
+    teller.chapter("Update: release 2 into the image slot, while the node works")
     command(teller, node, f"k8r-agent check {lab.url(2)}")
-    if command(teller, node, f"k8r-agent update {lab.url(2)}"):
+    if command(teller, node, f"k8r-agent update --yes {lab.url(2)}"):
         raise RuntimeError("the update failed")
     watcher.skip()
     teller.chapter("Reinstall: flip to the image slot, rewrite the working slot, come back")
     command(teller, node, "k8r-agent reinstall --yes")
-    watcher.follow("reinstall", timeout=1200)
+    watcher.follow("reinstall", timeout=2400)
     node.wait_ssh()
     teller.chapter("What the node says about itself")
     command(teller, node, "k8r-agent status")
     command(teller, node, "k8r-agent events --last 0")
+    if kubernetes:
+        teller.chapter(f"The cluster, now Kubernetes {STAND_IN} (a stand-in: {VERSION} built under the next number)")
+        command(teller, node, f"{members.ADMIN} get nodes -o wide")
     status = Agent(node).status()
     assert {slot["release"] for slot in status["slots"].values()} == {2}, "release 2 on both slots"
     node.stop()
 
 
 def main() -> int:
-    build, loader = Path(sys.argv[1]).resolve(), sys.argv[2] if len(sys.argv) > 2 else "systemd-boot"
-    teller = Teller()
-    workdir = build / "demo"
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--loader", default=LOADERS[0], choices=LOADERS)
+    parser.add_argument("--kubernetes", action="store_true", help="with images that hold it")
+    args = parser.parse_args()
+    build: Path = args.build.resolve()
+    teller, workdir = Teller(), build / "demo"
     shutil.rmtree(workdir, ignore_errors=True)
-    lab = Lab(build, workdir, echo=teller.console)
+    lab = Lab(golden.top(build) if args.kubernetes else build, workdir, echo=teller.console)
     try:
         lab.start()
-        life(lab, teller, loader)
+        life(lab, teller, args.loader, args.kubernetes)
         teller.chapter("Done: release 2 on both slots. The console log is in build/demo/demo-1/serial.log")
         return 0
     except (RuntimeError, TimeoutError, AssertionError) as error:

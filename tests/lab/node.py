@@ -44,6 +44,12 @@ class Done:
     err: str
 
 
+def rest_after(asked: float, *, every: float = 2.0, rest: float = 2.0) -> float:
+    """Seconds until the next question: to answer costs an emulated node as much as its work does, so it is left alone
+    for `every` seconds, or for `rest` times as long as the answer to what was `asked` at that time took."""
+    return max(every, min(rest * (time.monotonic() - asked), 20.0))
+
+
 class Node:
     """Off until start(). `disk` and the firmware variables survive stop() and cut().
 
@@ -230,14 +236,13 @@ class Node:
 
     def wait_until(self, test: Callable[[Node], bool], what: str, *, timeout: float, every: float = 2.0,
                    rest: float = 2.0) -> None:
-        """`test` may meet a node that is down just now (CommandError). To answer costs an emulated node as much as its
-        work does, so it is left alone for `every` seconds, or for `rest` times as long as the answer took."""
+        """`test` may meet a node that is down just now (CommandError). Between two questions: see rest_after()."""
         end = time.monotonic() + timeout
         while (asked := time.monotonic()) < end:
             with contextlib.suppress(CommandError):
                 if test(self):
                     return
-            time.sleep(max(every, min(rest * (time.monotonic() - asked), 20.0)))
+            time.sleep(rest_after(asked, every=every, rest=rest))
         raise TimeoutError(f"{self.name}: {what}: not within {timeout:g} s; last on the console:\n{self.tail()}")
 
     def tail(self, lines: int = 15) -> str:

@@ -30,14 +30,22 @@ done
 cd /
 mount -o remount,ro /boot/firmware
 """
-INSIDE = HOOK + """\
+# The other slot's partition: the one that the node does not run from.
+OTHER = HOOK + """\
+other="/dev/$(sed -n 's,^rootpart=,,p' /run/k8r/boot | sed -e 's/2$/x/' -e 's/3$/2/' -e 's/x$/3/')"
+"""
+INSIDE = OTHER + """\
 mkdir -p /run/sabotage
-mount -t ext4 "/dev/$(sed -n 's,^rootpart=,,p' /run/k8r/boot | sed 's/2$/3/')" /run/sabotage
+mount -t ext4 "$other" /run/sabotage
 cd /run/sabotage
 {command}
 cd /
 umount /run/sabotage
 """
+NO_SUPERBLOCK = OTHER + """\
+dd if=/dev/zero bs=4096 count=2 conv=fsync of="$other"
+"""
+NO_AGENT = "printf 'syntax error' >usr/bin/k8r-agent"
 
 
 @dataclass
@@ -74,12 +82,12 @@ def inside(command: str) -> str:
 REINSTALLS = {
     "image-panics": Sabotage("boot-image", arguments("image", "rdinit=/no-such-program root=/dev/none")),
     "image-hangs": Sabotage("boot-image", arguments("image", "init=/usr/bin/cat"), tries=1),
-    "image-root-does-not-mount": Sabotage("boot-image", arguments("image", "module_blacklist=ext4"), tries=1),
-    "image-agent-crashes": Sabotage("boot-image", arguments("image", "systemd.setenv=PYTHONHOME=/none"), tries=1),
+    "image-root-does-not-mount": Sabotage("boot-image", NO_SUPERBLOCK, tries=1),
+    "image-agent-crashes": Sabotage("boot-image", inside(NO_AGENT), tries=1),
     "image-unhealthy": Sabotage("boot-image", arguments("image", "systemd.mask=ssh.service"), tries=1,
                                 deadline="4min"),
     "working-has-no-init": Sabotage("boot-working", inside("rm -f usr/lib/systemd/systemd")),
-    "working-agent-crashes": Sabotage("boot-working", inside("printf 'syntax error' >usr/bin/k8r-agent"), tries=1),
+    "working-agent-crashes": Sabotage("boot-working", inside(NO_AGENT), tries=1),
     "working-unhealthy": Sabotage("boot-working", inside("ln -sf /dev/null etc/systemd/system/ssh.service"), tries=1,
                                   deadline="4min"),
 }
