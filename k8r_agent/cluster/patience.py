@@ -7,6 +7,7 @@ minutes; what that is good for is told by the time that it takes to hash. kubead
 
 from __future__ import annotations
 
+from k8r_agent.errors import StateError
 from k8r_agent.ports.cluster import Cluster
 
 GOOD = 0.010  # seconds of one fsync
@@ -17,8 +18,11 @@ INIT, JOIN, CERTS, NODE, API = 900.0, 900.0, 300.0, 600.0, 60.0  # seconds on go
 
 
 def of(cluster: Cluster) -> float:
-    """factor() of this node, measured anew."""
-    return factor(cluster.fsync_seconds(), cluster.hash_seconds())
+    """factor() of this node, measured anew; of a medium that cannot be measured the worst is assumed."""
+    try:
+        return factor(cluster.fsync_seconds(), cluster.hash_seconds())
+    except StateError:
+        return SLOWEST
 
 
 def factor(fsync_seconds: float, hash_seconds: float) -> float:

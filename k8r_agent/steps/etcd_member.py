@@ -30,6 +30,11 @@ def members(world: World) -> tuple[Member, ...]:
                            hint="is etcd running? `etcdctl endpoint health`") from None
 
 
+def healthy(world: World) -> bool:
+    """This member answers, with the data that it has."""
+    return world.cluster.etcdctl(["endpoint", "health"], timeout=_PATIENCE).code == 0
+
+
 def quorum(world: World) -> Quorum:
     """Whether this member may be away for a while. Raises ClusterError."""
     found, pod = members(world), static_pod(world)

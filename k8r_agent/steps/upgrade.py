@@ -3,7 +3,8 @@
 So kubeadm init on the new root changes no version, no kubelet is ever newer than its API server, and a control plane
 that does not become healthy is put right where everything that belongs to it still is. The least loss comes first:
 what kubeadm rolls back itself, then the old static pods over the present data, and the snapshot of etcd only when
-etcd's new version has made the data unreadable for the old one.
+etcd's new version has made the data unreadable for the old one. Slowness is no reason for that: a healthy etcd keeps
+the data that it has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from k8r_agent.cluster import drain, explain, version
+from k8r_agent.cluster import drain, explain, patience, version
 from k8r_agent.cluster.api import Api
 from k8r_agent.cluster.version import Version
 from k8r_agent.errors import ClusterError, K8rError, Refused
@@ -32,19 +33,20 @@ KUBEADM = "usr/bin/kubeadm"
 _CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
 _VERSION = re.compile(r"^kubernetesVersion:\s*\"?(v[\w.+-]+)", re.MULTILINE)
 _TOUCHED = "[upgrade/staticpods]"  # kubeadm says so before it changes the first manifest
-_TIME = 1800.0  # seconds for all of kubeadm upgrade: images are pulled on slow lines
+_TIME = 1800.0  # seconds for all of kubeadm upgrade on a good medium: images are pulled on slow lines
 _LOOK = 5.0
 
 
 class UpgradeControlPlane:
-    """`patience`: seconds that a control plane gets to become healthy, `stopping` to end."""
+    """`limit`: seconds that a control plane gets to become healthy, `stopping` to end; both on a good medium and
+    processor."""
 
     name = "upgrade-control-plane"
     summary = "Upgrade the control plane to the Kubernetes of the image"
 
-    def __init__(self, *, patience: float = 300.0, stopping: float = 120.0,
+    def __init__(self, *, limit: float = 300.0, stopping: float = 120.0,
                  sleep: Callable[[float], None] = time.sleep) -> None:
-        self._patience, self._stopping, self._sleep = patience, stopping, sleep
+        self._limit, self._stopping, self._sleep = limit, stopping, sleep
 
     def done(self, world: World) -> bool:
         if not world.cluster.present() or not world.files.persistent():
@@ -100,7 +102,8 @@ class UpgradeControlPlane:
         program = world.image_root.fetch(KUBEADM)
         world.image_root.import_images()
         world.report.status(f"kubeadm upgrade: {record.before} → {record.after}")
-        result = world.cluster.kubeadm(_arguments(world, record, program), program=program, timeout=_TIME)
+        result = world.cluster.kubeadm(_arguments(world, record, program), program=program,
+                                       timeout=_TIME * patience.of(world.cluster))
         if not result.code and self._healthy(world, record.after):
             known = store.membership(world.files)
             if known is not None:
@@ -145,6 +148,9 @@ class UpgradeControlPlane:
         self._place_manifests(world)
         if self._healthy(world, record.before):
             return upgrade.drop(world.files)
+        if etcd_member.healthy(world):
+            raise ClusterError("the control plane is not healthy", why="etcd is, with its present data, which is not "
+                               "replaced", hint="journalctl -u kubelet")
         if record.snapshot in ("", "none") or not record.alone:
             raise Refused("the control plane is not healthy, and etcd's data is not replaced",
                           why="there is no snapshot of it" if record.snapshot in ("", "none") else
@@ -178,16 +184,17 @@ class UpgradeControlPlane:
         """The kubelet ends static pods whose manifests are gone."""
         for name in world.cluster.names(MANIFESTS):
             world.cluster.remove(f"{MANIFESTS}/{name}")
-        deadline = world.machine.monotonic() + self._stopping
+        limit = self._stopping * patience.of(world.cluster)
+        deadline = world.machine.monotonic() + limit
         while world.cluster.etcd_running():
             if world.machine.monotonic() >= deadline:
-                raise ClusterError("etcd does not stop", why=f"it still listens after {self._stopping:.0f} s",
+                raise ClusterError("etcd does not stop", why=f"it still listens after {limit:.0f} s",
                                    hint="journalctl -u kubelet")
             world.report.progress(0, 0)
             self._sleep(_LOOK)
 
     def _healthy(self, world: World, wanted: str) -> bool:
-        deadline = world.machine.monotonic() + self._patience
+        deadline = world.machine.monotonic() + self._limit * patience.of(world.cluster)
         while True:
             if _serves(world, wanted):
                 return True

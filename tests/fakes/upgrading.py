@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from k8r_agent.cluster.certificate import ca_hashes
@@ -39,14 +39,16 @@ def static_pod(pod: str, version: str) -> bytes:
 class UpgradingCluster(FakeCluster):
     """`bad`: a version whose control plane never gets well. `converts`: its etcd leaves data that no older one reads.
     `rolls_back`: kubeadm puts the old static pods back, as it does. `members` besides this node's: name → healthy.
-    `preflight`: what kubeadm complains of before it changes anything. `newer`: version of the image's kubeadm."""
+    `preflight`: what kubeadm complains of before it changes anything. `newer`: version of the image's kubeadm. `slow`:
+    seconds that an API server needs to answer after its static pod was changed."""
 
     bad, preflight, newer = "", "", ""
-    converts, rolls_back = False, True
+    converts, rolls_back, slow = False, True, 0.0
 
-    def __init__(self, *, files: FakeStateFiles) -> None:
+    def __init__(self, *, files: FakeStateFiles, seconds: Callable[[], float] = lambda: 0.0) -> None:
         super().__init__(files=files)
         self.others: dict[str, bool] = {}
+        self._seconds, self._pod, self._since = seconds, b"", 0.0
 
     def kubeadm(self, args: Sequence[str], *, config: str = "", timeout: float, program: str = "kubeadm") -> Result:
         if args[0] == "version":
@@ -84,8 +86,11 @@ class UpgradingCluster(FakeCluster):
         return etcd.etcdctl(args, {ME: (self.ip, True), **others})
 
     def api(self) -> FakeApi | None:
-        found, tag = super().api(), _TAG.search(self.root.read(f"{MANIFESTS}/kube-apiserver.yaml") or b"")
-        if found is None or tag is None or tag[1].decode() == self.bad:
+        pod = self.root.read(f"{MANIFESTS}/kube-apiserver.yaml") or b""
+        found, tag = super().api(), _TAG.search(pod)
+        if pod != self._pod:
+            self._pod, self._since = pod, self._seconds()
+        if found is None or tag is None or tag[1].decode() == self.bad or self._seconds() < self._since + self.slow:
             return None
         found.version = tag[1].decode()
         return found
@@ -142,7 +147,7 @@ class ControlPlane:
 def control_plane(*, image: str = "1.32.0", **settings: object) -> ControlPlane:
     """The only control-plane node of its cluster, at 1.31.4, with another release in its image slot."""
     files, machine, report = FakeStateFiles(), FakeMachine(), Listener()
-    cluster = UpgradingCluster(files=files)
+    cluster = UpgradingCluster(files=files, seconds=machine.monotonic)
     for path, data in {As.NODE.value: b"kubelet", As.ADMIN.value: b"admin", f"{KUBELET}/config.yaml": b"kind: x\n",
                        CERTIFICATE: certificates.NODE, f"{PKI}/ca.crt": certificates.CA, f"{PKI}/ca.key": b"key",
                        **{f"{MANIFESTS}/{pod}.yaml": static_pod(pod, "1.31.4") for pod in STATIC_PODS}}.items():

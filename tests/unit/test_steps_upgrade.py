@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k8r_agent.errors import ClusterError, K8rError, Refused
+from k8r_agent.errors import ClusterError, K8rError, Refused, StateError
 from k8r_agent.model.slots import Slot
 from k8r_agent.steps.cluster_gates import own_version
 from k8r_agent.steps.snapshot_etcd import SnapshotEtcd
@@ -111,6 +111,46 @@ def test_where_etcd_made_the_data_unreadable_the_snapshot_comes_back() -> None:
     kept = [name for name in node.files.names("cluster") if name.startswith("etcd.before-")]
     assert kept == ["etcd.before-t1"], "the data of the new etcd is put aside, not deleted"
     assert condemned.find(node.files, 2) is not None
+
+
+def test_a_slow_control_plane_is_waited_for() -> None:
+    """As long as the medium is slow; 300 s are those of a good one."""
+    node = control_plane()
+    snapshot(node)
+    node.cluster.slow, node.cluster.latency = 1000.0, 0.040
+    attempt(node)
+    assert node.api().version == "1.32.0" and condemned.load(node.files) == ()
+
+
+def test_a_medium_that_cannot_be_measured_is_waited_for_as_the_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = control_plane()
+    snapshot(node)
+
+    def full() -> float:
+        raise StateError("the state partition's latency cannot be measured", why="No space left on device")
+
+    monkeypatch.setattr(node.cluster, "fsync_seconds", full)
+    node.cluster.slow = 1700.0
+    attempt(node)
+    assert node.api().version == "1.32.0"
+
+
+def test_slowness_alone_never_replaces_data_that_etcd_can_read() -> None:
+    """Not with the longest patience: a healthy etcd keeps its data, and the release is not to blame."""
+    node = control_plane()
+    snapshot(node)
+    put(node, "written after the snapshot")
+    node.cluster.bad, node.cluster.rolls_back, node.cluster.slow = "1.32.0", False, 3600.0
+    for kind in (UpgradeControlPlane, SettleControlPlane):
+        with pytest.raises(ClusterError, match="etcd is, with its present data"):
+            attempt(node, kind)
+    assert json.loads(node.files.live[MEMBER])["objects"] == {"written after the snapshot": "applied"}
+    assert not node.snapshots.restored(ident="t1") and condemned.load(node.files) == ()
+    record = upgrade.load(node.files)
+    assert record is not None and not record.restoring, "what was begun is not forgotten"
+    node.cluster.slow = 0.0
+    attempt(node, SettleControlPlane)
+    assert objects(node) == ["written after the snapshot"] and node.api().version == "1.31.4"
 
 
 def test_data_of_several_members_is_never_replaced() -> None:
