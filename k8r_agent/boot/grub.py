@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from k8r_agent.boot import grubfiles
+from k8r_agent.boot import bootable, grubfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
 from k8r_agent.boot.grubfiles import ENV, GrubDecision
 from k8r_agent.boot.programs import LoaderPrograms
-from k8r_agent.errors import Protected
 from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import SECTOR, BootFiles
@@ -28,18 +27,14 @@ class Grub:
     def state(self) -> BootState:
         decision = self._decision()
         return BootState(backend=self.name, current=self._current, primary=decision.primary, armed=decision.once,
-                         tries_left=decision.tries)
+                         tries_left=decision.tries, image_offered=decision.image_offered)
 
     def set_primary(self, slot: Slot) -> None:
-        if self.assets(slot) is None:
-            raise Protected(f"the {slot} slot does not become the primary",
-                            why="its kernel or initrd is missing or damaged",
-                            hint=f"k8r-agent slot install-assets {slot}")
+        bootable.assert_primary(self, slot)
         self._decide(replace(self._decision(), primary=slot, tries=self._tries))
 
     def try_once(self, slot: Slot) -> None:
-        if self.assets(slot) is None:
-            raise Protected(f"the {slot} slot is not booted", why="its kernel or initrd is missing or damaged")
+        bootable.assert_once(self, slot)
         self._decide(replace(self._decision(), once=slot))
 
     def disarm(self) -> None:
@@ -52,8 +47,11 @@ class Grub:
         with self._files.writable():
             letter = self._dirs.write_beside(slot, self._decision().letter(slot), assets)
             decision = self._decision()
-            self._decide(replace(decision, image_dir=letter) if slot is Slot.IMAGE
+            self._decide(replace(decision, image_dir=letter, image_offered=True) if slot is Slot.IMAGE
                          else replace(decision, working_dir=letter))
+
+    def offer_image(self, offered: bool) -> None:
+        self._decide(replace(self._decision(), image_offered=offered))
 
     def assets(self, slot: Slot) -> BootAssets | None:
         return self._dirs.read(slot, self._decision().letter(slot))

@@ -44,12 +44,14 @@ def parse_block(data: bytes | None) -> dict[str, str] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class GrubDecision:
-    """What the script in grubimage.py reads; its defaults stand for a block that cannot be read."""
+    """What the script in grubimage.py reads; its defaults stand for a block that cannot be read. An image slot that is
+    not offered has a directory that is not there (`-a`), so the script boots the other slot."""
 
     primary: Slot = Slot.WORKING
     once: Slot | None = None
     tries: int = 3
     image_dir: str = "a"
+    image_offered: bool = True
     working_dir: str = "a"
 
     def letter(self, slot: Slot) -> str:
@@ -58,7 +60,8 @@ class GrubDecision:
 
 def render_decision(decision: GrubDecision) -> bytes:
     return render_block({"primary": str(decision.primary), "once": str(decision.once or ""),
-                         "tries": str(decision.tries), "image_dir": decision.image_dir,
+                         "tries": str(decision.tries),
+                         "image_dir": decision.image_dir if decision.image_offered else f"-{decision.image_dir}",
                          "working_dir": decision.working_dir})
 
 
@@ -69,7 +72,8 @@ def parse_decision(data: bytes | None) -> GrubDecision:
     return GrubDecision(primary=slots.get(values.get("primary", ""), default.primary),
                         once=slots.get(values.get("once", "")),
                         tries=int(tries) if tries.isdecimal() else default.tries,
-                        image_dir="b" if values.get("image_dir") == "b" else "a",
+                        image_dir="b" if values.get("image_dir", "").endswith("b") else "a",
+                        image_offered=not values.get("image_dir", "").startswith("-"),
                         working_dir="b" if values.get("working_dir") == "b" else "a")
 
 

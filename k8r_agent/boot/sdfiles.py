@@ -28,7 +28,8 @@ MAX_TRIES = 4  # the counters of both generations stay one digit wide
 _DEFAULTS = {Slot.WORKING: "k8r-*", Slot.IMAGE: "k8r-image*"}
 _SORT_KEYS = {Slot.WORKING: "k8r-1", Slot.IMAGE: "k8r-2"}
 _NAME = re.compile(r"k8r-(image|working)(?:\+(\d+)(?:-(\d+))?)?\.conf", re.IGNORECASE)
-_LINUX = re.compile(r"^linux\s+/(image|working)/([ab])/vmlinuz\s*$", re.MULTILINE)
+_LINUX = re.compile(r"^(#?)linux\s+/(?:image|working)/([ab])/vmlinuz\s*$", re.MULTILINE)
+_DIR = re.compile(r"^dir=.*$", re.MULTILINE)
 _DEFAULT = re.compile(r"^default\s+(\S+)", re.MULTILINE)
 
 
@@ -63,6 +64,27 @@ def parse_entry(data: bytes | None) -> str | None:
     """Letter of the asset directory that it boots."""
     found = _LINUX.search((data or b"").decode("ascii", "replace"))
     return found[2] if found else None
+
+
+def is_offered(data: bytes | None) -> bool:
+    found = _LINUX.search((data or b"").decode("ascii", "replace"))
+    return found is None or not found[1]
+
+
+def withdrawn(data: bytes) -> bytes:
+    """The same entry, in which neither systemd-boot nor the guard finds a kernel. Raises BootError."""
+    text = _DIR.sub("dir=-", _unpadded(data))
+    return padded(_LINUX.sub(lambda found: f"#{found[0]}", text))
+
+
+def offered(data: bytes) -> bytes:
+    """What withdrawn() made of it, undone. Raises BootError."""
+    text = _DIR.sub(f"dir={parse_entry(data)}", _unpadded(data))
+    return padded(_LINUX.sub(lambda found: found[0].removeprefix("#"), text))
+
+
+def _unpadded(data: bytes) -> str:
+    return data.decode("ascii", "replace").rstrip().removesuffix("#")
 
 
 @dataclass(frozen=True, kw_only=True)

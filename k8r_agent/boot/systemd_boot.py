@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from k8r_agent.boot import assetfiles, sdfiles
+from k8r_agent.boot import assetfiles, bootable, sdfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
 from k8r_agent.boot.programs import LoaderPrograms
 from k8r_agent.boot.sdfiles import ENTRIES, LOADER_CONF, EntryName
-from k8r_agent.errors import BootError, Protected
+from k8r_agent.errors import BootError
 from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
@@ -33,22 +33,20 @@ class SystemdBoot:
 
     def state(self) -> BootState:
         override = sdfiles.parse_pattern(self._efi.read(OVERRIDE))
+        image = self._entry(Slot.IMAGE)
         return BootState(backend=self.name, current=self._current, primary=override or self._decided(),
-                         armed=sdfiles.parse_pattern(self._efi.read(ONE_SHOT)), tries_left=self._tries_left())
+                         armed=sdfiles.parse_pattern(self._efi.read(ONE_SHOT)), tries_left=self._tries_left(),
+                         image_offered=image is None or sdfiles.is_offered(self._read(image)))
 
     def set_primary(self, slot: Slot) -> None:
-        if self.assets(slot) is None:
-            raise Protected(f"the {slot} slot does not become the primary",
-                            why="its kernel or initrd is missing or damaged",
-                            hint=f"k8r-agent slot install-assets {slot}")
+        bootable.assert_primary(self, slot)
         self._drop_override()
         if slot is Slot.WORKING:
             self._refill()
         self._decide(slot)
 
     def try_once(self, slot: Slot) -> None:
-        if self.assets(slot) is None:
-            raise Protected(f"the {slot} slot is not booted", why="its kernel or initrd is missing or damaged")
+        bootable.assert_once(self, slot)
         if not self._efi.available():
             raise BootError(f"the {slot} slot cannot be booted once", why="the firmware's variables are out of reach",
                             hint="boot the node in UEFI mode with efivarfs mounted, or use the GRUB backend")
@@ -76,6 +74,13 @@ class SystemdBoot:
             if entry is None:
                 entry = EntryName(slot=slot) if slot is Slot.IMAGE else sdfiles.full(self._tries, 0)
             self._write(f"{ENTRIES}/{entry}", sdfiles.render_entry(slot, letter, assets.cmdline, gpt=gpt))
+
+    def offer_image(self, offered: bool) -> None:
+        entry = self._entry(Slot.IMAGE)
+        data = self._read(entry) if entry else None
+        if data is not None and sdfiles.parse_entry(data) and sdfiles.is_offered(data) is not offered:
+            with self._files.writable():
+                self._write(f"{ENTRIES}/{entry}", sdfiles.offered(data) if offered else sdfiles.withdrawn(data))
 
     def assets(self, slot: Slot) -> BootAssets | None:
         entry = self._entry(slot)

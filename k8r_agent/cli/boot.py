@@ -143,6 +143,8 @@ def _reason_to_stay(state: BootState, *, persistent: bool) -> str:
         return "the working slot used up its tries, a reboot would lead here again"
     if not persistent:
         return "there is no state partition, so no attempt can be counted"
+    if state.current is state.primary and state.tries_left == 0 and not state.image_offered:
+        return "the working slot used up its tries, and the image slot is half written"
     if state.current is state.primary and state.tries_left is None:
         return "the boot loader counts no tries, it would boot the same again for ever"
     return ""

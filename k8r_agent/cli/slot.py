@@ -92,12 +92,16 @@ def run_install_assets(args: Namespace, console: Console, node: Node) -> int:
     slot = Slot(args.slot)
     if bool(args.kernel) != bool(args.initrd):
         raise UsageError("--kernel and --initrd go together: a kernel needs the initrd with its modules")
+    if slot is Slot.IMAGE and node.slots.status(slot).state is SlotState.PENDING:
+        raise Refused("the image slot's kernel is not replaced", why="the slot is half written",
+                      hint="k8r-agent update")
+    boot = node.world.boot
     with node.lock.hold(f"slot install-assets (pid {node.pid})"), \
             bootassets.find(slot, args.kernel, args.initrd, node) as wanted:
-        changed = node.world.boot.assets(slot) != wanted
+        changed = boot.assets(slot) != wanted or (slot is Slot.IMAGE and not boot.state().image_offered)
         if changed:
             with node.world.machine.inhibit("installing a kernel"):
-                node.world.boot.install_assets(slot, wanted)
+                boot.install_assets(slot, wanted)
     console.say(f"the {slot} slot boots {wanted.release}" + ("" if changed else ", as before"))
     console.result({"slot": str(slot), "release": wanted.release, "changed": changed})
     return Exit.OK

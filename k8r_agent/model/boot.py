@@ -19,6 +19,7 @@ class BootState:
     primary: Slot
     armed: Slot | None
     tries_left: int | None  # of the primary working slot; None: not counted
+    image_offered: bool = True  # whether the loader would boot the image slot
 
     @property
     def without_working(self) -> bool:

@@ -30,6 +30,11 @@ class BootBackend(Protocol):
         """Write beside the present ones, read back, then switch by one sector. Raises Refused when the boot
         partition is too small, before anything is written."""
 
+    def offer_image(self, offered: bool) -> None:
+        """Whether the loader may boot the image slot at all. One sector. While that slot is rewritten it is not
+        offered: a working slot that lost all its tries to power cuts is then still the one that boots. try_once() and
+        set_primary() refuse it meanwhile; install_assets() offers it."""
+
     def problems(self) -> tuple[str, ...]:
         """What a person should know: an override of the decision, a lost or duplicate counter. () when all is well."""
 

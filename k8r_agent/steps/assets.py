@@ -70,8 +70,8 @@ def _fetch(world: World, slot: Slot) -> None:
     wanted = world.recall("boot-digest")  # "" where an older agent began
     if wanted:
         world.remember(f"{slot}-assets", wanted)
-        if _installed(world, slot):
-            return
+        if _present(world, slot):
+            return _offer(world, slot)
     with world.bundles.open(world.recall("source")) as bundle:
         if manifest_digest(bundle) != world.recall("manifest"):
             raise _another(bundle)
@@ -91,6 +91,15 @@ def _another(bundle: Bundle) -> BundleError:
 
 
 def _installed(world: World, slot: Slot) -> bool:
+    return _present(world, slot) and (slot is Slot.WORKING or world.boot.state().image_offered)
+
+
+def _offer(world: World, slot: Slot) -> None:
+    if slot is Slot.IMAGE:
+        world.boot.offer_image(True)
+
+
+def _present(world: World, slot: Slot) -> bool:
     """Reading kernel and initrd from an SD card takes seconds, and the engine asks before each step: once per process
     is enough, the boot partition is not written behind the runner's back."""
     name = f"{slot}-assets"
@@ -102,11 +111,11 @@ def _installed(world: World, slot: Slot) -> bool:
 
 def install(world: World, slot: Slot, assets: BootAssets) -> None:
     """Raises BootError when the boot partition afterwards holds something else."""
-    if fingerprint(world.boot.assets(slot)) == fingerprint(assets):
-        return
-    world.boot.install_assets(slot, assets)
     if fingerprint(world.boot.assets(slot)) != fingerprint(assets):
-        raise BootError(f"the {slot} slot's boot assets were written but read back differently")
+        world.boot.install_assets(slot, assets)
+        if fingerprint(world.boot.assets(slot)) != fingerprint(assets):
+            raise BootError(f"the {slot} slot's boot assets were written but read back differently")
+    _offer(world, slot)
 
 
 def fingerprint(assets: BootAssets | None) -> str:

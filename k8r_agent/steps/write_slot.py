@@ -136,6 +136,8 @@ def _target(world: World, slot: Slot, status: SlotStatus) -> Iterator[BlockDevic
     world.disks.assert_writable()
     with world.machine.inhibit(f"writing the {slot} slot"), \
             world.disks.open(image_slot.partition(world, slot), write=True) as device:
+        if slot is Slot.IMAGE:  # power cuts may use up working's tries before anybody can say that it is well
+            world.boot.offer_image(False)
         image_slot.set_status(world, slot, SlotState.PENDING, status)
         yield device
 

@@ -116,6 +116,7 @@ class _Run:
         at_rest = False
         for _ in range(SESSIONS):
             if node.running is None:
+                node.lost_boots()
                 node.power_on()
                 self._explorer.figures.boots += not self._rehearsal
             outcome = node.session()

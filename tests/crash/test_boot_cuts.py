@@ -78,6 +78,8 @@ ACTIONS: dict[str, tuple[Slot, Callable[[BootBackend], None]]] = {
     "refill": (Slot.WORKING, lambda b: b.refill_tries()),
     "new-kernel": (Slot.WORKING, lambda b: b.install_assets(Slot.WORKING, NEW)),
     "new-image": (Slot.WORKING, lambda b: b.install_assets(Slot.IMAGE, NEW)),
+    "withdraw-image": (Slot.WORKING, lambda b: b.offer_image(False)),
+    "offer-image": (Slot.WORKING, lambda b: b.offer_image(True)),
     "disarm": (Slot.WORKING, lambda b: b.disarm()),
 }
 
@@ -92,6 +94,8 @@ def test_old_or_new_and_nothing_else(kind: type[Firmware], primary: Slot, used: 
     firmware = node(kind, primary=primary, used=used)
     if action == "disarm":
         firmware.backend(slot).try_once(Slot.IMAGE)
+    if action == "offer-image":
+        firmware.backend(slot).offer_image(False)
     before = boots(firmware)
     after_node = copy.deepcopy(firmware)
     act(after_node.backend(slot))

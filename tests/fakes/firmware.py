@@ -117,7 +117,7 @@ class SystemdBootFirmware(_Machine):
             if path == "loader/entries/k8r-image.conf" if slot is Slot.IMAGE else \
                     path.startswith("loader/entries/k8r-working"):
                 data = self.files.medium[path]
-                found = re.search(rb"^dir=(\w)$", data, re.MULTILINE) if data.startswith(BLOCK) else None
+                found = re.search(rb"^dir=([\w-])$", data, re.MULTILINE) if data.startswith(BLOCK) else None
                 letter = found[1].decode() if found else letter
         if not self.sound(slot, letter, "sha256sums"):
             return None

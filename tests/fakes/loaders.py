@@ -26,6 +26,7 @@ class PlainLoader:
     primary: Slot = Slot.IMAGE
     armed: Slot | None = None
     tries: int = TRIES
+    offered: bool = True
     kept: dict[Slot, BootAssets] = field(default_factory=lambda: {Slot.IMAGE: assets_of(1)})
 
     def __post_init__(self) -> None:
@@ -37,7 +38,7 @@ class PlainLoader:
     def choose(self) -> tuple[Slot, bytes]:
         slot, self.armed = self.armed or self.primary, None
         if slot is Slot.WORKING:
-            if self.tries == 0 and self.primary is Slot.WORKING:
+            if self.tries == 0 and self.primary is Slot.WORKING and self.offered:
                 slot = Slot.IMAGE
             self.tries = max(0, self.tries - 1)
         return slot, kernel_of(self.kept[slot])
@@ -56,7 +57,7 @@ class PlainLoader:
 
     def key(self) -> object:
         kept = tuple(sorted((slot.value, assets.release) for slot, assets in self.kept.items()))
-        return self.primary, self.armed, self.tries, kept, frozenset(self.files.files.items())
+        return self.primary, self.armed, self.tries, self.offered, kept, frozenset(self.files.files.items())
 
 
 @dataclass
@@ -68,7 +69,7 @@ class PlainBackend:
     def state(self) -> BootState:
         loader = self.loader
         return BootState(backend=self.name, current=self.current, primary=loader.primary, armed=loader.armed,
-                         tries_left=loader.tries)
+                         tries_left=loader.tries, image_offered=loader.offered)
 
     def set_primary(self, slot: Slot) -> None:
         if slot not in self.loader.kept:
@@ -92,6 +93,11 @@ class PlainBackend:
         self.loader.tries = TRIES
         self.loader.point("boot:refill:after")
 
+    def offer_image(self, offered: bool) -> None:
+        self.loader.point("boot:offer:before")
+        self.loader.offered = offered
+        self.loader.point("boot:offer:after")
+
     def loader_faults(self) -> tuple[LoaderFault, ...]:
         return ()
 
@@ -104,6 +110,7 @@ class PlainBackend:
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         self.loader.point("boot:assets:before")
         self.loader.kept[slot] = assets
+        self.loader.offered = self.loader.offered or slot is Slot.IMAGE
         if slot is Slot.WORKING:
             self.loader.tries = TRIES
         self.loader.point("boot:assets:after")

@@ -116,6 +116,9 @@ class SimpleBoot:
     def problems(self) -> tuple[str, ...]:
         return ()
 
+    def offer_image(self, offered: bool) -> None:
+        self.now = replace(self.now, image_offered=offered)
+
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         self.kept[slot] = assets
 

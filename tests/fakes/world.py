@@ -8,6 +8,7 @@ crash is explored from a copy while the original goes on.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -231,6 +232,17 @@ class FakeNode:
         life = found.uuid if found else None
         self.roots = {life: self.roots.get(life) or FakeStateFiles(point=self.point)}
         return self.roots[life]
+
+    def lost_boots(self, number: int = 12) -> None:
+        """Raises Violation when the loader, if boot after boot is cut before anybody can call it good, ends up with
+        slots that cannot be booted."""
+        trial = copy.deepcopy(self)
+        trial.watch = None
+        picks = [trial.loader.choose() for _ in range(number)][-4:]
+        if not any((release := self._content(slot)) and kernel == kernel_of(assets_of(release))
+                   for slot, kernel in picks):
+            raise Violation(f"after {number} lost boots it boots what cannot be booted, for ever: "
+                            + ", ".join(str(slot) for slot, _ in picks))
 
     def _content(self, slot: Slot) -> int:
         """Release whose every used block is in the slot; 0 for a mixture."""

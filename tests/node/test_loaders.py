@@ -138,6 +138,20 @@ def test_a_damaged_image_slot_as_the_primary_leads_to_the_working_slot(machine: 
     assert slot_of(machine.boots(Slot.IMAGE, half(f"image/a/{name}"))) == "working"
 
 
+def test_a_half_written_image_slot_is_not_booted_for_want_of_tries(machine: Machine) -> None:
+    def damage(files: Files) -> None:
+        if machine.loader == "grub":
+            decision = GrubDecision(primary=Slot.WORKING, working_dir="b", tries=0, image_offered=False)
+            files[ENV] = render_decision(decision)
+            return
+        full, used = (f"{sdfiles.ENTRIES}/{name}" for name in (
+            sdfiles.full(3, 0), sdfiles.EntryName(slot=Slot.WORKING, left=0, done=3)))
+        files[used] = files.pop(full)
+        image = f"{sdfiles.ENTRIES}/k8r-image.conf"
+        files[image] = sdfiles.withdrawn(files[image])
+    assert slot_of(machine.boots(Slot.WORKING, damage)) == "working"
+
+
 def test_a_damaged_working_kernel_leads_to_the_image_slot(machine: Machine) -> None:
     assert slot_of(machine.boots(Slot.WORKING, half("working/b/vmlinuz"))) == "image"
 

@@ -127,6 +127,33 @@ def test_a_slot_whose_tries_are_used_up_can_still_be_tried_and_confirmed(kind: t
     assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
 
 
+@both
+def test_an_image_slot_that_is_not_offered_is_never_booted(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    backend = firmware.backend(Slot.WORKING)
+    backend.offer_image(False)
+    assert not backend.state().image_offered and backend.assets(Slot.IMAGE) == OLD
+    assert [firmware.choose()[0] for _ in range(12)] == [Slot.WORKING] * 12
+    for refused in (backend.try_once, backend.set_primary):
+        with pytest.raises(Protected, match="image slot") as error:
+            refused(Slot.IMAGE)
+        assert "update" in error.value.hint
+    backend.refill_tries()
+    backend.offer_image(True)
+    assert backend.state().image_offered
+    assert [firmware.choose()[0] for _ in range(4)] == [Slot.WORKING] * 3 + [Slot.IMAGE]
+
+
+@both
+def test_new_assets_offer_the_image_slot_again(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    backend = firmware.backend(Slot.WORKING)
+    backend.offer_image(False)
+    backend.install_assets(Slot.IMAGE, NEW)
+    assert backend.state().image_offered
+    assert [firmware.choose()[0] for _ in range(4)] == [Slot.WORKING] * 3 + [Slot.IMAGE]
+
+
 @pytest.mark.fault(4)
 @both
 def test_a_new_kernel_for_the_running_slot(kind: type[Firmware]) -> None:

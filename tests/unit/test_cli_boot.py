@@ -110,6 +110,14 @@ def test_deadline_leaves_a_boot_only_where_that_leads_somewhere(
     assert says in prompt.node.events.read()[-1].message
 
 
+def test_deadline_does_not_leave_a_boot_for_a_half_written_image_slot(prompt: Prompt) -> None:
+    start_of_boot(prompt)
+    prompt.node.runner = None
+    boot(prompt, tries_left=0, image_offered=False)
+    assert prompt.run("boot", "deadline") == Exit.OK
+    assert reboots(prompt) == 0 and "half written" in prompt.err
+
+
 def test_the_configured_deadline(prompt: Prompt) -> None:
     prompt.configure('[boot]\ndeadline = "3min"\n')
     start_of_boot(prompt)

@@ -100,6 +100,12 @@ def test_image_from_its_own_bundle_only(prompt: Prompt) -> None:
     slots.keep(2, {"source": b"/srv/2"})
     assert prompt.run("slot", "install-assets", "image") == Exit.OK
     assert prompt.world.boot.assets(Slot.IMAGE) == NEW
+    prompt.world.boot.offer_image(False)
+    slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.PENDING, release=2))
+    assert prompt.run("slot", "install-assets", "image") == Exit.FAILED
+    assert "half written" in prompt.err and not prompt.world.boot.state().image_offered
+    slots.set_status(Slot.IMAGE, SlotStatus(state=SlotState.OK, release=2))
+    assert prompt.json("slot", "install-assets", "image")["changed"] is True
     slots.keep(2, {"boot.json": b'{"digest": "of another kernel"}'})
     assert prompt.run("slot", "install-assets", "image") == Exit.FAILED
     assert "another release 2" in prompt.err
