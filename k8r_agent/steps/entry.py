@@ -62,7 +62,7 @@ def join(world: World, found: Membership, secret: JoinSecret) -> None:
     if _came_through(world, found):
         return
     _begin(world, found)
-    _run(world, ["join"], kubeadm_input.join(world, found, secret), patience.JOIN, clean=True)
+    _run(world, ["join"], kubeadm_input.join(world, found, secret), patience.JOIN, joining=True)
     membership.enter(world, _with_ca(world, found))
 
 
@@ -74,7 +74,7 @@ def _join_control_plane(world: World, found: Membership, secret: JoinSecret) -> 
     again = _begin(world, found)
     world.cluster.keep_etcd()
     _run(world, ["join", *_ignored(world, again=again)], kubeadm_input.join(world, found, secret), patience.JOIN,
-         clean=True)
+         joining=True)
     found = replace(_with_ca(world, found), configuration=kubeadm_input.founded_elsewhere(world))
     membership.enter(world, found)
 
@@ -184,19 +184,22 @@ def _ignored(world: World, *, again: bool) -> list[str]:
     return [f"--ignore-preflight-errors={','.join(names)}"] if names else []
 
 
-def _run(world: World, args: list[str], config: str, limit: float, *, clean: bool = False) -> None:
-    """`limit` in seconds, on a good medium and processor. Raises ClusterError with kubeadm's complaint put into words;
-    then `clean` leaves the root as it was."""
+def _run(world: World, args: list[str], config: str, limit: float, *, joining: bool = False) -> None:
+    """`limit` in seconds, on a good medium and processor. Raises ClusterError with kubeadm's complaint put into words.
+    `joining`: the root is left as it was, and Unreachable says that only another node can help. What makes a control
+    plane, or brings one back, has no such excuse: what does not answer is its own."""
     world.report.status(f"kubeadm {' '.join(word for word in args if not word.startswith('-'))}")
     result = world.cluster.kubeadm(args, config=config, timeout=limit * patience.of(world.cluster))
     if result.code == 0:
         return
-    if clean:
-        world.cluster.stop_kubelet()
-        membership.clean(world)
     said = f"{result.stdout}\n{result.stderr}"
     error = explain.explain(f"kubeadm {args[0]}", said)
-    raise Unreachable(error.what, why=error.why, hint=error.hint) if explain.only_outside(said) else error
+    if joining:
+        world.cluster.stop_kubelet()
+        membership.clean(world)
+        if explain.only_outside(said):
+            raise Unreachable(error.what, why=error.why, hint=error.hint)
+    raise error
 
 
 def _with_ca(world: World, found: Membership) -> Membership:

@@ -209,6 +209,20 @@ def test_the_control_plane_of_a_failed_attempt_ends_before_the_next(monkeypatch:
     assert running == [False], "the kubelet, which ends static pods, was stopped before they had ended"
 
 
+@pytest.mark.parametrize("said", [
+    '[kubelet-check] Get "http://localhost:10248/healthz": dial tcp [::1]:10248: connect: connection refused.',
+    'Get "https://192.0.2.11:6443/healthz?timeout=10s": dial tcp 192.0.2.11:6443: connect: connection refused',
+    "execution phase preflight\n\t[ERROR ImagePull]: failed to pull image registry.k8s.io/pause:3.10: i/o timeout",
+], ids=["kubelet", "API server", "registry"])
+def test_no_system_is_confirmed_without_its_control_plane(said: str) -> None:
+    """What does not answer is this node's own: nobody outside is to blame."""
+    found = updated(founder(PlainLoader))
+    data, found.cluster.broken = found.cluster.data, said
+    txn = reinstalled(found)
+    assert txn.task == "reinstall" and txn.state.value == "failed" and txn.facts["failed-step"] == "rejoin"
+    assert found.running is Slot.IMAGE and found.cluster.data == data
+
+
 @pytest.mark.parametrize("what", ["host", "ip"])
 def test_a_control_plane_under_another_name_or_address_is_refused(what: str) -> None:
     found = updated(founder(PlainLoader))
