@@ -68,17 +68,22 @@ def _node(world: World, found: Membership) -> Found:
         outside = not found.control_plane and not world.cluster.probe(found.endpoint).reachable
         why = f"{found.endpoint} does not answer" if outside else _line(said.stderr)
         return Found(name="node-ready", ok=False, detail=why, outside=outside)
-    ready, why = is_ready(said.stdout)
+    ready, why = is_ready(said.stdout, boot=world.machine.boot_id())
     return Found(name="node-ready", ok=ready, detail=why)
 
 
-def is_ready(node: str) -> tuple[bool, str]:
-    """Of a Node as JSON, with the kubelet's reason for not being so."""
+def is_ready(node: str, *, boot: str) -> tuple[bool, str]:
+    """Of a Node as JSON, with the kubelet's reason for not being so. A kubelet that was away is still called Ready for
+    a while, and where the only control plane was away with it, until it says otherwise: what it said in another boot
+    than `boot` does not count."""
     try:
-        for condition in json.loads(node)["status"]["conditions"]:
+        status = json.loads(node)["status"]
+        if (status.get("nodeInfo", {}).get("bootID") or boot) != boot:
+            return False, "what the Node says of itself is of an earlier boot"
+        for condition in status["conditions"]:
             if condition["type"] == "Ready":
                 return condition["status"] == "True", condition.get("message") or condition.get("reason") or "Ready"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return False, "the Node says nothing about being Ready"
 

@@ -46,12 +46,13 @@ class FakeApi:
     def change(self, data: dict[str, Any]) -> None:
         self._save(json.dumps({**data, "version": data["version"] + 1}, sort_keys=True))
 
-    def register(self, node: str, *, version: str, ready: bool = True) -> None:
-        """What a kubelet does when it starts: the same name stays the same Node, with its uid."""
+    def register(self, node: str, *, version: str, ready: bool = True, boot: str = "") -> None:
+        """What a kubelet does when it starts: the same name stays the same Node, with its uid. `boot`: the id of the
+        boot in which it says so; "" leaves that open."""
         data = self.data
         number = data["version"]
         known = data["nodes"].get(node, {"uid": f"uid-{number}", "unschedulable": False})
-        after = {**known, "version": version, "ready": ready}
+        after = {**known, "version": version, "ready": ready, **({"boot": boot} if boot else {})}
         if after != data["nodes"].get(node):
             self.change({**data, "nodes": {**data["nodes"], node: after}})
 
@@ -95,4 +96,5 @@ def as_json(name: str, node: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "Node", "metadata": {"name": name, "uid": node["uid"]},
             "spec": {"unschedulable": True} if node["unschedulable"] else {},
             "status": {"conditions": [{"type": "Ready", "status": "True" if node["ready"] else "False"}],
-                       "nodeInfo": {"kubeletVersion": f"v{node['version']}"}}}
+                       "nodeInfo": {"kubeletVersion": f"v{node['version']}",
+                                    **({"bootID": node["boot"]} if "boot" in node else {})}}}

@@ -147,7 +147,7 @@ class ControlPlane:
 def control_plane(*, image: str = "1.32.0", **settings: object) -> ControlPlane:
     """The only control-plane node of its cluster, at 1.31.4, with another release in its image slot."""
     files, machine, report = FakeStateFiles(), FakeMachine(), Listener()
-    cluster = UpgradingCluster(files=files, seconds=machine.monotonic)
+    cluster = UpgradingCluster(files=files, seconds=machine.now)
     for path, data in {As.NODE.value: b"kubelet", As.ADMIN.value: b"admin", f"{KUBELET}/config.yaml": b"kind: x\n",
                        CERTIFICATE: certificates.NODE, f"{PKI}/ca.crt": certificates.CA, f"{PKI}/ca.key": b"key",
                        **{f"{MANIFESTS}/{pod}.yaml": static_pod(pod, "1.31.4") for pod in STATIC_PODS}}.items():
