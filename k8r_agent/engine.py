@@ -136,7 +136,7 @@ class Engine:
     def _given_up(self, name: str, tries: int) -> K8rError:
         why = self._txn.facts.get(LAST_ERROR, "")
         return StepFailed(f"{name}: gave up after {tries} {'try' if tries == 1 else 'tries'}",
-                          why=why.removeprefix(f"{name}: ") or "each was interrupted")
+                          why=why.removeprefix(f"{name}: ") or self._explanation(name))
 
     # one attempt
 
@@ -231,7 +231,10 @@ class Engine:
 
     def _explanation(self, name: str) -> str:
         explain = getattr(self.steps[name], "explain", None)
-        return explain(self.world) if explain else f"{_INTERRUPTED}: the agent or the node went down"
+        try:
+            return str(explain(self.world)) if explain else f"{_INTERRUPTED}: the agent or the node went down"
+        except Exception as error:
+            return f"{_INTERRUPTED}: {typed(name, error)}"
 
     def _open_step(self) -> tuple[str, float]:
         """The step that was started last and has no end in the log."""

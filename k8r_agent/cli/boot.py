@@ -125,13 +125,22 @@ def run_deadline(args: Namespace, console: Console, node: Node) -> int:
         stay = _reason_to_stay(node.world.boot.state(), persistent=node.files.persistent())
     except K8rError as error:
         stay = f"the boot loader cannot be asked ({error})"
-    what = f"this boot was not complete after {deadline:.0f} s"
+    what = f"this boot was not complete after {deadline:.0f} s" + _sick(node)
     _remember(node, f"{what}; " + (f"the node stays up: {stay}" if stay else "rebooting"))
     console.note(what + (f"; staying up: {stay}" if stay else "; rebooting"))
     console.result({"rebooting": not stay, "why": stay})
     if not stay:
         machine.reboot()
     return Exit.OK
+
+
+def _sick(node: Node) -> str:
+    """What is not well, as far as that can be said."""
+    try:
+        bad = [f"{check.name}: {check.detail}" for check in node.world.machine.health() if not check.ok]
+    except K8rError:
+        bad = []
+    return f" ({'; '.join(bad)})" if bad else ""
 
 
 def _reason_to_stay(state: BootState, *, persistent: bool) -> str:

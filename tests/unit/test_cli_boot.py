@@ -110,6 +110,13 @@ def test_deadline_leaves_a_boot_only_where_that_leads_somewhere(
     assert says in prompt.node.events.read()[-1].message
 
 
+def test_deadline_says_what_is_not_well(prompt: Prompt) -> None:
+    start_of_boot(prompt)
+    sick(prompt, name="ssh", detail="port 22 is closed")
+    assert prompt.run("boot", "deadline") == Exit.OK
+    assert "(ssh: port 22 is closed); rebooting" in prompt.node.events.read()[-1].message
+
+
 def test_deadline_does_not_leave_a_boot_for_a_half_written_image_slot(prompt: Prompt) -> None:
     start_of_boot(prompt)
     prompt.node.runner = None

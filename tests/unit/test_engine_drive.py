@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from k8r_agent.engine import Outcome
+from k8r_agent.engine import Outcome, Stopped
 from k8r_agent.errors import (
     BundleError,
     CommandFailed,
@@ -184,6 +184,21 @@ def test_a_boot_that_fell_back_is_a_failed_try() -> None:
     assert bench.drive() is Outcome.FAILED
     assert bench.machine.reboots == 2 and "gave up after 2 tries" in bench.journal.note
     assert bench.kinds("a") == ["started", "note", "failed"] * 2
+
+
+def test_a_boot_that_came_through_and_was_left_again_is_explained() -> None:
+    """The new system comes up, is not well, and its deadline takes it down: the node is back where it was."""
+    def stopped(world: World) -> None:
+        raise Stopped
+
+    bench = Bench({"a": reboot, "b": stopped}, rules={"a": StepRule(max_tries=1, holds_until="b")})
+    bench.steps["a"].explain = lambda world: "it did not stay up"  # type: ignore[attr-defined]
+    assert bench.drive() is Outcome.REBOOTING
+    bench.shared.add("a")
+    assert bench.drive() is Outcome.STOPPED
+    bench.shared.discard("a")
+    assert bench.drive() is Outcome.FAILED
+    assert bench.journal.note == "a: gave up after 1 try: it did not stay up"
 
 
 def test_without_a_state_partition_the_node_does_not_reboot() -> None:
