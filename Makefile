@@ -117,8 +117,8 @@ fuzz: venv ## coverage-guided fuzzing of everything that reads foreign bytes, fo
 	.venv/bin/pip install --quiet --disable-pip-version-check '$(ATHERIS)'
 	.venv/bin/python -m tests.fuzz --time $(TIME)
 
-campaign: images ## live power cuts at random moments: make campaign CUTS=60 SEED=1 [ONLY=17]; goes on where it was
-	$(SUDO) $(PYTHON) -m tests.lab.campaign $(BUILD) --cuts $(CUTS) --seed $(SEED) $(if $(ONLY),--only $(ONLY))
+campaign: images ## live power cuts at random moments: make campaign CUTS=60 SEED=1 [ONLY=17 | MINUTES=30]; goes on where it was
+	$(SUDO) $(PYTHON) -m tests.lab.campaign $(BUILD) --cuts $(CUTS) --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: venv ## ruff, mypy --strict, shellcheck and the house rules
 	$(PYTEST) -q tests/test_floors.py tests/test_linters.py

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 OUTCOMES = {"finished": "#2e7d32", "stayed": "#1565c0", "needs hands": "#c62828"}
-ORDER = ("firmware", "kernel", "initramfs", "reboot", "panic", "idle", "partition-disk", "make-state", "check-bundle",
-         "preflight", "disarm", "verify-image", "write-image", "install-image-assets", "finish-update",
-         "capture-identity", "boot-image", "self-check", "set-primary-image", "write-working",
+ORDER = ("firmware", "loader", "kernel", "initramfs", "boot", "reboot", "panic", "idle", "partition-disk",
+         "make-state", "check-bundle", "preflight", "disarm", "verify-image", "write-image", "install-image-assets",
+         "finish-update", "capture-identity", "boot-image", "self-check", "set-primary-image", "write-working",
          "install-working-assets", "boot-working", "grow-working", "health-check", "confirm")
 LEFT, TOP, CELL, DOT = 190, 60, 16, 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """`ticks` since power-on, `time` by the host's clock, sectors `in_flight` at the cut and those that `arrived`;
-    `outcome` is that of the whole life it was a part of."""
+    """`ticks` since the power-on that `began` the run, `time` by the host's clock, sectors `in_flight` at the cut and
+    those that `arrived`; `outcome` is that of the whole life it was a part of."""
 
     number: int
     life: int
@@ -33,6 +35,7 @@ class Cut:
     arrived: int
     outcome: str = ""
     why: str = ""
+    began: float = 0.0
 
     def at(self, place: str) -> Cut:
         return replace(self, place=place)
@@ -41,13 +44,23 @@ class Cut:
         return replace(self, outcome=outcome, why=why)
 
 
-def publish(cuts: list[Cut], to: Path) -> str:
-    """Write all three; the text."""
-    text = summary(cuts)
+def place_of(cut: Cut, events: Iterable[Mapping[str, Any]]) -> str:
+    """The step of the task that was open then, as the event log has it; the node's clock is a second off at most."""
+    here = [event for event in events if event["task"] == cut.task and event["step"]
+            and cut.began - 2 <= event["time"] <= cut.time]
+    if not here:
+        return "boot"
+    return str(here[-1]["step"]) if here[-1]["kind"] == "started" else f"after {here[-1]['step']}"
+
+
+def publish(cuts: list[Cut], to: Path, broken: Sequence[str] = ()) -> str:
+    """Write all three; the text. `broken`: lives in which the lab failed, none of whose cuts counts."""
+    text = summary(cuts) + "".join(f"{why}\n" for why in broken)
     (to / "summary.txt").write_text(text)
     counted = Counter(cut.outcome for cut in cuts)
     record = {"cuts": len(cuts), "recovered": len(cuts) - counted["needs hands"], "outcomes": dict(counted),
-              "needing_hands": counted["needs hands"], "each": [asdict(cut) for cut in cuts]}
+              "needing_hands": counted["needs hands"], "broken": list(broken),
+              "each": [asdict(cut) for cut in cuts]}
     (to / "summary.json").write_text(json.dumps(record, indent=1) + "\n")
     (to / "cuts.svg").write_text(picture(cuts))
     return text
@@ -64,8 +77,9 @@ def summary(cuts: list[Cut]) -> str:
         places = Counter(cut.place for cut in cuts if cut.task == task)
         lines.append(f"{task}: " + ", ".join(f"{place} {n}" for place, n in sorted(places.items(), key=_order)))
     for cut in cuts:
-        if cut.outcome != "finished":
-            lines.append(f"cut {cut.number} ({cut.loader}, in {cut.place}): {cut.outcome}: {cut.why.splitlines()[0]}")
+        if cut.outcome != "finished" or cut.why:
+            why = (cut.why.splitlines() or [""])[0]
+            lines.append(f"cut {cut.number} ({cut.loader}, in {cut.place}): {cut.outcome}: {why}")
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from tests.lab.snapshots import Snapshot
 from tests.lab.toml import load
 
 FIRST_BOOT, UPDATE, REINSTALL, BOOT = 900.0, 900.0, 1500.0, 400.0  # seconds; a busy machine is slow, not wrong
+QUICK = {"boot": {"grace": '"10s"'}}  # for restored nodes that are to run out of tries: what they do then comes soon
 
 
 def first_boot(lab: Lab, loader: str, table: str = "gpt") -> tuple[Node, dict[str, Any]]:

@@ -46,9 +46,11 @@ class Plug:
         self._forget()
         return loss
 
-    def off(self) -> None:
-        """As it should be done: what was written stays."""
-        self.node.stop()
+    def off(self, *, timeout: float = 300.0) -> None:
+        """As it should be done: what was written stays. Raises TimeoutError when the node does not go off itself."""
+        self.node.stop(timeout=timeout)
+        if (why := self.node.qmp.why_it_ended()) != "guest-shutdown":
+            raise TimeoutError(f"{self.node.name} did not switch itself off within {timeout:g} s ({why or 'cut'})")
         self._forget()
 
     def _forget(self) -> None:

@@ -13,8 +13,9 @@ ESCAPES = re.compile(r"\x1b(\[[0-9;?=]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78cM])|[\x00-
 MILESTONES = {
     "firmware": re.compile(r"BdsDxe: (starting|loading)"),
     "kernel": re.compile(r"Linux version \d"),
-    "initramfs": re.compile(r"Begin: (Loading essential drivers|Mounting root)|k8r:"),
-    "systemd": re.compile(r"Welcome to |systemd\[1\]: systemd \d+"),
+    "loader": re.compile(r"Welcome to GRUB|^k8r: (image|working)/"),
+    "initramfs": re.compile(r"Begin: (Loading essential drivers|Mounting root)|k8r: slot "),
+    "systemd": re.compile(r"Welcome to (?!GRUB)|systemd\[1\]: systemd \d+"),
     "ssh": re.compile(r"Started .*ssh\.service|Started .*OpenBSD Secure Shell"),
     "login": re.compile(r"login:"),
     "panic": re.compile(r"Kernel panic|end Kernel panic"),

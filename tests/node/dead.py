@@ -13,10 +13,9 @@ from typing import Any
 from tests.lab.agent import Agent
 from tests.lab.disks import DiskImage
 from tests.lab.node import Node
-from tests.lab.past import BOOT, REINSTALL, UPDATE, settled, wait_complete, waiting
+from tests.lab.past import BOOT, QUICK, REINSTALL, UPDATE, settled, wait_complete, waiting
 from tests.lab.site import Lab
 
-QUICK = {"boot": {"grace": '"10s"'}}
 DEAD = 1200.0  # seconds until a node has tried everything
 
 # Shell, for hooks that run as root in the runner's sandbox.
