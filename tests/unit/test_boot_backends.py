@@ -127,6 +127,7 @@ def test_a_slot_whose_tries_are_used_up_can_still_be_tried_and_confirmed(kind: t
     assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
 
 
+@pytest.mark.fault(1)
 @both
 def test_an_image_slot_that_is_not_offered_is_never_booted(kind: type[Firmware]) -> None:
     firmware = settled(kind)
