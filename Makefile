@@ -69,7 +69,7 @@ kubernetes: deps ## a real Kubernetes from Debian's source, kept in ~/.cache/k8r
 kubeadm: deps
 	$(CACHED) $(PYTHON) -m tests.lab.kubernetes kubeadm
 
-$(BUILD)/.kubernetes-images: $(BUILD)/debs/.done $(wildcard tests/lab/kubernetes/*) | kubernetes
+$(BUILD)/.kubernetes-images: $(BUILD)/debs/.done $(wildcard tests/lab/kubernetes/*.*) tests/lab/kubernetes/crictl | kubernetes
 	$(SUDO) $(CACHED) $(PYTHON) -m tests.lab.kubernetes.golden $(BUILD)
 	@touch $@
 

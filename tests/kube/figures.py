@@ -14,14 +14,15 @@ Steps = list[dict[str, Any]]
 
 @dataclass
 class Figures:
-    """Seconds. `bare`: node → from power on until somebody can log in. `steps`: reinstall → its events."""
+    """Seconds. `bare`: node → from power on until somebody can log in, in the boot after its power cut (the other node
+    rests then). `steps`: reinstall → its events."""
 
     bare: dict[str, float] = field(default_factory=dict)
     took: dict[str, float] = field(default_factory=dict)
     steps: dict[str, Steps] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        found = [f"{node}: bare boot {seconds:.0f} s" for node, seconds in self.bare.items()]
+        found = [f"{node}: bare boot, after the power cut {seconds:.0f} s" for node, seconds in self.bare.items()]
         found += [self._line(what, seconds) for what, seconds in self.took.items()]
         for what, events in self.steps.items():
             found.append(self._line(f"{what}: drain → uncordon", drained(events)))

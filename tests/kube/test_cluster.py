@@ -8,8 +8,19 @@ from tests.kube.cluster import CONTROL_PLANE, WORKER, Seen
 from tests.lab.kubernetes import STAND_IN, VERSION
 
 pytestmark = [pytest.mark.long, pytest.mark.node, pytest.mark.kube]
+LINES = {"api", "ca", "credential", "skew", "pods"}  # lines of the proof, of any node
 BOTH = pytest.mark.parametrize("name", [CONTROL_PLANE, WORKER])
 LATER = pytest.mark.parametrize(("point", "version"), [("reinstalled", VERSION), ("upgraded", STAND_IN)])
+
+
+def did(seen: Seen, what: str) -> list[str]:
+    """Steps of a reinstall that had something to do and did it."""
+    return [event["step"] for event in seen.figures.steps[what]
+            if event["kind"] == "succeeded" and event["step"] and event["message"] != "nothing to do"]
+
+
+def test_the_story_came_to_its_end(seen: Seen) -> None:
+    assert not seen.broke_off, seen.broke_off
 
 
 @LATER
@@ -37,7 +48,7 @@ def test_a_used_token_is_not_left_on_the_boot_partition(seen: Seen) -> None:
     assert "join_token" in seen.k8r_toml
     for line in seen.k8r_toml.splitlines():
         if line.startswith(("join_token", "certificate_key")):
-            assert line.partition("=")[2].strip() == '""', line
+            assert line.partition("=")[2].partition("#")[0].strip() == '""', line
 
 
 @BOTH
@@ -47,15 +58,20 @@ def test_the_agent_is_at_rest_in_the_working_slot(seen: Seen, name: str) -> None
     assert {slot["release"] for slot in status["slots"].values()} == {2}
 
 
-def test_the_proof_was_complete_before_the_first_reinstall(seen: Seen) -> None:
-    lines = {line["name"]: line["ok"] for line in seen.proof}
-    assert {"api", "ca", "credential", "skew", "pods"} <= set(lines) and all(lines.values()), seen.proof
+@pytest.mark.parametrize(("name", "wanted"), [(WORKER, LINES), (CONTROL_PLANE, LINES | {"quorum", "snapshot"})])
+def test_the_proof_was_complete_before_the_first_reinstall(seen: Seen, name: str, wanted: set[str]) -> None:
+    lines = {line["name"]: line["ok"] for line in seen.proof[name]}
+    assert set(lines) == wanted and all(lines.values()), seen.proof[name]
+
+
+def test_a_worker_takes_no_kubelet_newer_than_its_api_server(seen: Seen) -> None:
+    refused = seen.refused
+    assert refused is not None and refused.code == 1 and "[kubelet-newer]" in refused.err, refused
 
 
 def test_etcd_was_saved_before_the_control_plane_was_upgraded(seen: Seen) -> None:
     assert len(seen.snapshots) == 2 and all(found["keys"] > 0 and found["sha256"] for found in seen.snapshots)
-    order = [event["step"] for event in seen.figures.steps[f"{CONTROL_PLANE}: upgrade"]
-             if event["kind"] == "succeeded" and event["step"]]
+    order = did(seen, f"{CONTROL_PLANE}: upgrade")
     assert order.index("snapshot-etcd") < order.index("upgrade-control-plane") < order.index("write-working")
 
 
@@ -65,6 +81,18 @@ def test_power_was_cut_in_the_middle(seen: Seen, name: str, step: str) -> None:
     assert "failed" in ended and ended[-1] == "succeeded", ended
 
 
-def test_the_worker_was_drained(seen: Seen) -> None:
-    told = [event for event in seen.figures.steps[f"{WORKER}: reinstall"] if event["step"] == "drain"]
-    assert told[-1]["kind"] == "succeeded" and not any("nowhere" in event["message"] for event in told), told
+@pytest.mark.parametrize(("point", "name"), [
+    ("before", WORKER),  # which it prefers
+    (f"{WORKER}: reinstall", CONTROL_PLANE),  # it had to go, and nothing brings it back
+    (f"{CONTROL_PLANE}: reinstall", WORKER),
+    (f"{WORKER}: upgrade", CONTROL_PLANE),
+])
+def test_pods_left_the_node_that_was_reinstalled(seen: Seen, point: str, name: str) -> None:
+    assert seen.pod[point] == name, seen.pod
+
+
+@pytest.mark.parametrize("what", ["reinstall", "upgrade"])
+@BOTH
+def test_a_node_was_drained_before_it_went_down(seen: Seen, name: str, what: str) -> None:
+    order = did(seen, f"{name}: {what}")
+    assert order.index("drain") < order.index("boot-image") < order.index("uncordon"), order

@@ -13,13 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.lab import members
 from tests.lab.accel import has_kvm
-from tests.lab.agent import Agent
+from tests.lab.agent import Agent, is_end
 from tests.lab.kubernetes import STAND_IN, VERSION, golden
 from tests.lab.node import CommandError, Node
 from tests.lab.serial import MILESTONES
@@ -64,37 +63,32 @@ class Watcher:
         self._teller, self._node, self._agent = teller, node, Agent(node)
         self._seen = 0
 
-    def new_events(self) -> Iterator[dict[str, Any]]:
-        events = self._agent.events()
-        yield from events[self._seen:]
-        self._seen = len(events)
-
     def skip(self) -> None:
         self._seen = len(self._agent.events())
 
-    def tell(self) -> None:
-        for event in self.new_events():
-            if event["kind"] == "started" or not event["step"]:
-                continue
-            mark = {"succeeded": "✓", "failed": "✗"}.get(event["kind"], "·")
-            text = f"  {mark} {event['step']:<24} in {event['slot'] or '?':<8}"
-            took = f"{event['duration']:6.1f} s" if event["duration"] else ""
-            self._teller.say(f"{text} {took}  {event['message']}".rstrip())
-
     def follow(self, task: str, *, timeout: float) -> None:
-        """Raises RuntimeError when the transaction fails, TimeoutError."""
+        """By its events, since another transaction may follow at once. Raises RuntimeError when it fails,
+        TimeoutError."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             with contextlib.suppress(CommandError):
-                self.tell()
-                txn = self._agent.transaction()
-                if txn.get("task") == task and txn.get("state") != "running":
-                    self.tell()
-                    if txn["state"] != "done":
-                        raise RuntimeError(f"{task} {txn['state']}: {txn.get('note')}")
-                    return
+                for event in self._agent.events()[self._seen:]:
+                    self._seen += 1
+                    self._tell(event)
+                    if event["task"] == task and is_end(event):
+                        if event["kind"] == "failed":
+                            raise RuntimeError(f"{task} failed: {event['message']}")
+                        return
             time.sleep(1.5)
         raise TimeoutError(f"{task} did not end within {timeout:g} s")
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "started" or not event["step"]:
+            return
+        mark = {"succeeded": "✓", "failed": "✗"}.get(event["kind"], "·")
+        text = f"  {mark} {event['step']:<24} in {event['slot'] or '?':<8}"
+        took = f"{event['duration']:6.1f} s" if event["duration"] else ""
+        self._teller.say(f"{text} {took}  {event['message']}".rstrip())
 
 
 def command(teller: Teller, node: Node, text: str) -> int:
@@ -125,7 +119,7 @@ def life(lab: Lab, teller: Teller, loader: str, kubernetes: bool) -> None:
     node.wait_ssh(timeout=300)
     teller.chapter("First boot: partitions, state, working slot")
     watcher = Watcher(teller, node)
-    watcher.follow("first-boot", timeout=900)
+    watcher.follow("first-boot", timeout=members.FIRST_BOOT)
     node.wait_ssh()
     if kubernetes:
         teller.chapter(f"kubeadm init, Kubernetes {VERSION}: the node is the control plane of a cluster of its own")
@@ -136,8 +130,9 @@ def life(lab: Lab, teller: Teller, loader: str, kubernetes: bool) -> None:
         raise RuntimeError("the update failed")
     watcher.skip()
     teller.chapter("Reinstall: flip to the image slot, rewrite the working slot, come back")
-    command(teller, node, "k8r-agent reinstall --yes")
-    watcher.follow("reinstall", timeout=2400)
+    if command(teller, node, "k8r-agent reinstall --yes") not in (0, 255):  # 255: rebooted under the connection
+        raise RuntimeError("the reinstall was refused")
+    watcher.follow("reinstall", timeout=members.REINSTALL)
     node.wait_ssh()
     teller.chapter("What the node says about itself")
     command(teller, node, "k8r-agent status")

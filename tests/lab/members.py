@@ -12,7 +12,8 @@ DISK = {"image_size": '"2304MiB"', "state_size": '"640MiB"'}
 NETWORKS = {"cni": '"none"', "pod_cidr": '"10.244.0.0/16"'}  # the image holds a bridge for pods
 FIRST = {"initialise": "true", "taints": "[]"}  # the first node of a new cluster, which takes pods too
 ADMIN = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
-ENTER = 1200.0  # seconds for kubeadm; slow is not wrong
+# Seconds; slow is not wrong. ENTER is for kubeadm; a reinstall of a control plane may hold an upgrade and a new try.
+FIRST_BOOT, ENTER, UPDATE, REINSTALL = 1800.0, 1800.0, 1800.0, 4800.0
 
 
 def flashed(lab: Lab, name: str, kubernetes: Mapping[str, str]) -> Node:

@@ -19,9 +19,10 @@ from tests.lab.network import Network
 from tests.lab.qmp import Qmp, QmpError
 from tests.lab.serial import Serial
 
+# An emulated node that works needs seconds to shake hands. One that is down is not waited for: nobody has its address.
 SSH_OPTIONS = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-               "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=5",
-               "-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey")
+               "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5",
+               "-o", "ServerAliveCountMax=6", "-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey")
 
 
 class CommandError(RuntimeError):
