@@ -232,7 +232,7 @@ class Story:
             self.seen.figures.bare[node.name] = login_after(node)
         self._wait_ready(node, f"{what} → Ready{', power cut' if cut else ''}", started)
         with looking("the pod"):
-            self.seen.pod[f"{node.name}: {what}"] = again(lambda: where(self.control_plane))
+            self.seen.pod[f"{node.name}: {what}"] = again(lambda: where(self.control_plane), tries=12)
 
     # what is looked at
 
