@@ -21,7 +21,7 @@ WHERE = Path("/run/k8r/image")
 COPIES = Path("/var/cache/k8r/from-image")
 IMAGES = "usr/share/k8r/images"  # archives, and `names`: lines of FILE IMAGE (build/preload.py)
 OPTIONS = "ro,noload,nodev,nosuid,noexec"
-_CTR = ("ctr", "--namespace", "k8s.io", "images")
+PRELOAD = "/usr/lib/k8r/preload-images"
 
 
 class MountedImageRoot:
@@ -50,20 +50,10 @@ class MountedImageRoot:
                                  hint=f"is there room in {self._copies}?") from error
         return str(target)
 
-    def import_images(self) -> int:
+    def import_images(self) -> None:
         with self._mounted() as root:
-            place = root / IMAGES
-            try:
-                lines = [line.split() for line in (place / "names").read_text().splitlines()]
-            except OSError:
-                return 0
-            lacking = {file for file, image in lines if not self._has(image)}
-            for file in sorted(lacking):
-                self._commands.run([*_CTR, "import", str(place / file)], timeout=1800)
-        return len(lacking)
-
-    def _has(self, image: str) -> bool:
-        return bool(self._commands.run([*_CTR, "list", "-q", f"name=={image}"]).stdout.strip())
+            if (root / IMAGES / "names").exists():
+                self._commands.run([PRELOAD, str(root / IMAGES)], timeout=3600)
 
     @contextlib.contextmanager
     def _mounted(self) -> Iterator[Path]:

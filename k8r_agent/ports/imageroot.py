@@ -11,8 +11,9 @@ class ImageRoot(Protocol):
     def fetch(self, path: str) -> str:
         """Copy a program to where it can be run; the copy's absolute path. Raises Refused when there is none."""
 
-    def import_images(self) -> int:
-        """Give the container runtime those preloaded container images that it lacks; their number."""
+    def import_images(self) -> None:
+        """Give the container runtime those preloaded container images that it lacks; durable on return. Raises
+        CommandFailed when one cannot be given."""
 
 
 class NoImageRoot:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from k8r_agent.errors import Refused
 
@@ -12,13 +12,12 @@ PROGRAM = "/var/cache/k8r/from-image/usr/bin/kubeadm"
 @dataclass
 class FakeImageRoot:
     kubeadm: bool = True
-    imported: list[int] = field(default_factory=list)
+    imported: int = 0  # how often
 
     def fetch(self, path: str) -> str:
         if not self.kubeadm:
             raise Refused(f"the image slot holds no /{path}")
         return PROGRAM
 
-    def import_images(self) -> int:
-        self.imported.append(4)
-        return 4
+    def import_images(self) -> None:
+        self.imported += 1
