@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.writelog import DISCARD, FLUSH, FUA, HEAD, MAGIC, MARK, SUPER, BadLog, Replay, WriteLog, subsets
+from tests.lab.writelog import DISCARD, FLUSH, FUA, HEAD, MAGIC, MARK, SUPER, BadLog, Replay, WriteLog, runs, subsets
 
 SIZE = 1 << 20
 Step = tuple[int, int, bytes]  # flags, offset, data; of a discard the data only tells the length
@@ -74,6 +74,16 @@ def test_power_cut_keeps_what_was_flushed_and_any_of_the_rest(tmp_path: Path) ->
             seen.add(raw[512:513] + raw[1024:1025])
         assert disk.disk.read_bytes() == before
     assert seen == {bytes(pair) for pair in itertools.product(b"acd", b"bc")}
+
+
+def test_what_arrived_for_good_is_written_in_its_order(tmp_path: Path) -> None:
+    disk = replay(tmp_path, [*STEPS[3:], (DISCARD, 4096, bytes(512)), (0, 1536, a("g", 3))])
+    pieces = disk.log.pieces(disk.log.entries)
+    assert [(at, length) for at, length, _ in runs(pieces)] == [(512, 1024), (512, 512), (4096, 512), (4096, 512),
+                                                                (1536, 1536)]
+    disk.keep(pieces)
+    kept = disk.disk.read_bytes()
+    assert kept == disk.to(len(disk.log.entries)).read_bytes() and kept[512:1536] == a("d") + a("c")
 
 
 def test_torn_writes_into_holes_leave_no_trace(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
     python3 -m tests.lab.reboots BUILD/record/systemd-boot-gpt --states 40 --seed 1
 
-A node must come up by itself: its console asks for a login. The firmware's variables are fresh, since they are not in
-the disk's log. States of the partition table are also booted without a firmware, which would repair the table before
-anybody sees it. Results are kept in boots.jsonl beside the log; the same seed goes on where it was stopped.
+A node must come up by itself. All moments, and every fourth of the others, are booted until the console asks for a
+login; the rest, where only partitions 1 and the table are torn, until init runs: the two are counted apart. The
+firmware's variables are fresh, since they are not in the disk's log. States of the partition table are also booted
+without a firmware, which would repair the table before anybody sees it. Only disks that differ are booted. Results are
+kept in boots.jsonl beside the log; the same seed goes on where it was stopped. What the lab itself broke is told, not
+kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import re
@@ -17,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -27,13 +32,19 @@ from k8r_agent.model.slots import Slot
 from tests.fakes import tablereader
 from tests.lab.images import CONSOLE
 from tests.lab.node import Drive, Node
-from tests.lab.sectors import Record, _Disk
+from tests.lab.powercut import SHARES
+from tests.lab.sectors import LARGE, Record, _Disk
+from tests.lab.serial import MILESTONES
 from tests.lab.site import Lab
-from tests.lab.writelog import Replay
+from tests.lab.writelog import Piece, Replay
 
-AT_ONCE, PATIENCE = 2, 400.0  # seconds
-KINDS = {"any moment": 5, "boot partition": 4, "partition table": 2, "partition table, no firmware": 2}
+AT_ONCE, PATIENCE, LOOK = 2, 400.0, 10.0  # seconds
+KINDS = {"any moment": 6, "boot partition": 5, "partition table": 1, "partition table, no firmware": 1}
+LOGIN_EVERY = 4
+DRAWN = 5  # times as many as are wanted, since many are the same
+TABLE = 34 * 512  # bytes of a GPT, at either end of the disk
 SLOT = re.compile(r"k8r\.slot=(\w+)")
+GOAL = {True: "login:", False: MILESTONES["systemd"].pattern}
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,18 @@ class State:
     position: int
     seed: int
 
+    @property
+    def login(self) -> bool:
+        """Is it booted until somebody could log in, or only until init runs?"""
+        return self.kind == "any moment" or self.number % LOGIN_EVERY == 0
+
 
 @dataclass(frozen=True)
 class Result:
+    """`up`: it came as far as it was asked to, `login` or init."""
+
     state: State
+    login: bool
     up: bool
     slot: str
     boots: int
@@ -57,14 +76,15 @@ class Result:
     console: str = ""
 
 
-def choose(record: Record, number: int, seed: int) -> list[State]:
+def draw(record: Record, number: int, seed: int) -> list[State]:
     """Moments in which something was in flight, spread over the kinds."""
     boot, dice = record.spans[1], random.Random(seed)
-    log, size = record.log, record.size
-    table = sorted({*log.touching(0, 34 * 512), *log.touching(size - 34 * 512, 34 * 512)})
+    log, gpt = record.log, record.table == "gpt"
+    end = log.touching(record.size - TABLE, TABLE) if gpt else []  # else partition 4 reaches to the end
+    table = sorted({*log.touching(0, TABLE), *end})
     places = {"any moment": [e.number for e in log.entries if e.length],
               "boot partition": log.touching(boot.start, boot.size),
-              "partition table": table, "partition table, no firmware": table if record.table == "gpt" else []}
+              "partition table": table, "partition table, no firmware": table if gpt else []}
     kinds = [kind for kind in KINDS if places[kind]]
     states = []
     for n in range(number):
@@ -74,6 +94,51 @@ def choose(record: Record, number: int, seed: int) -> list[State]:
     return states
 
 
+def arriving(replay: Replay, state: State) -> list[Piece]:
+    """Brings the disk to what was durable at that moment; the pieces that arrive as well."""
+    dice = random.Random(state.seed)
+    replay.durable(state.position)
+    pieces = replay.pieces(replay.log.in_flight(state.position))
+    share = dice.choice(SHARES)
+    return [piece for piece in pieces if dice.random() < share]
+
+
+def fingerprint(replay: Replay, state: State) -> str:
+    """The same for two states of which the disks, and the ways to boot them, are the same."""
+    log, arrived = replay.log, arriving(replay, state)
+    begin, firmware = log.boundary(state.position), "no firmware" not in state.kind
+    lasting = sum(entry.lasting for entry in log.entries[begin:state.position])
+    if len(arrived) > LARGE or any(piece.data < 0 for piece in arrived):
+        return f"{state}"  # hardly ever the same
+    last = {piece.offset: piece for piece in arrived}
+    digest = hashlib.sha256(f"{begin} {lasting} {firmware}".encode())
+    for piece in sorted(replay.would_change(last.values()), key=lambda piece: piece.offset):
+        digest.update(f" {piece.offset} ".encode() + log.read(piece.data, piece.length))
+    return digest.hexdigest()
+
+
+def distinct(replay: Replay, drawn: Sequence[State], number: int) -> list[State]:
+    """The first `number` of them that differ, in the order in which they were drawn."""
+    found = {state.number: fingerprint(replay, state) for state in sorted(drawn, key=lambda state: state.position)}
+    first: dict[str, State] = {}
+    for state in drawn:
+        first.setdefault(found[state.number], state)
+    return list(first.values())[:number]
+
+
+def choose(record: Record, number: int, seed: int) -> list[State]:
+    replay = Replay(record.log, record.start, record.work / "chosen.img")
+    try:
+        return distinct(replay, draw(record, DRAWN * number, seed), number)
+    finally:
+        replay.close()
+        replay.disk.unlink()
+
+
+class LabFault(Exception):
+    """It says nothing about the disk."""
+
+
 class Overlaid(Node):
     """Writes go to a file of their own, so that the rebuilt disk stays as it is. `kernel`: arguments of a boot without
     firmware."""
@@ -81,9 +146,10 @@ class Overlaid(Node):
     kernel: Sequence[str] = ()
 
     def _drive(self, number: int, drive: Drive) -> list[str]:
+        # The first boot index is that of -kernel.
         return ["-blockdev", f"driver=file,node-name=file{number},filename={drive.image},cache.no-flush=on",
                 "-blockdev", f"driver=qcow2,node-name=node{number},file=file{number}",
-                "-device", f"virtio-blk-pci,id=disk{number},drive=node{number},bootindex={number}"]
+                "-device", f"virtio-blk-pci,id=disk{number},drive=node{number},bootindex={number + 1}"]
 
     def _argv(self, monitor: int) -> list[str]:
         argv = super()._argv(monitor)
@@ -101,11 +167,8 @@ class Worker:
         self._replay = Replay(record.log, record.start, record.work / f"whole-{number}.img")
 
     def boot(self, state: State) -> Result:
-        log, dice = self._record.log, random.Random(state.seed)
-        self._replay.durable(state.position)
-        pieces = self._replay.pieces(log.in_flight(state.position))
-        share = dice.choice((0.0, 0.1, 0.5, 0.9, 1.0))
-        chosen = [piece for piece in pieces if dice.random() < share]
+        """Raises anything for a fault of the lab's."""
+        chosen = arriving(self._replay, state)
         with self._replay.torn(chosen) as disk:
             return self._boot(state, disk, len(chosen))
 
@@ -118,27 +181,28 @@ class Worker:
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk), str(overlay)],
                        check=True)
         node = Overlaid(name, disk=overlay, network=self._lab.network, key=self._lab.key, workdir=workdir)
+        node.index = self._number  # it has the addresses of the one before it
         if "no firmware" in state.kind:
             node.kernel = self._kernel(disk)
+            if not node.kernel:
+                return Result(state, state.login, False, "", 0, 0.0, arrived, "GRUB would find no partition table")
         started = time.monotonic()
         node.start()
         try:
-            node.serial.wait("login:", timeout=PATIENCE)
-            up = True
-        except TimeoutError:
-            up = False
+            up = comes_up(node, GOAL[state.login])
         finally:
             node.cut()
         text = node.serial.text()
         slots = SLOT.findall(text)
-        return Result(state, up, slots[-1] if slots else "", text.count("Linux version"),
+        return Result(state, state.login, up, slots[-1] if slots else "", text.count("Linux version"),
                       round(time.monotonic() - started, 1), arrived, "" if up else text[-6000:])
 
-    def _kernel(self, disk: Path) -> list[str]:
+    def _kernel(self, disk: Path) -> Sequence[str]:
         """What GRUB would start from such a disk: it believes the first table, whatever its sums."""
         with disk.open("rb") as file:
             seen = tablereader.grub(_Disk(file.fileno()))  # type: ignore[arg-type]
-        assert seen is not None
+        if seen is None:
+            return ()
         raw = seen[1][0][1]
         first = "-".join(part[::-1].hex() for part in (raw[:4], raw[4:6], raw[6:8]))
         uuid = f"{first}-{raw[8:10].hex()}-{raw[10:].hex()}"
@@ -147,7 +211,25 @@ class Worker:
                 f"{arguments(Slot.IMAGE, CONSOLE, gpt=True)} k8r.bootpart={uuid}"]
 
 
-def run(record: Record, states: list[State], lab: Lab, told: Callable[[Result], None]) -> None:
+def comes_up(node: Node, goal: str) -> bool:
+    """Raises LabFault when QEMU ended by itself."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            return bool(node.serial.wait(goal, timeout=LOOK))
+        except TimeoutError:
+            if node.on:
+                continue
+        if (why := node.qmp.why_it_ended()) == "guest-shutdown":
+            return False
+        raise LabFault(f"QEMU ended ({why or 'nobody knows why'}): "
+                       + (node.workdir / "qemu.log").read_text(errors="replace")[-1000:])
+    return False
+
+
+def run(record: Record, states: list[State], lab: Lab, told: Callable[[Result], None],
+        failed: Callable[[State], None]) -> None:
+    """`failed` is called while the lab's own fault is being handled."""
     states.sort(key=lambda state: -state.position)  # each worker's disk goes forwards only
     lock = threading.Lock()
 
@@ -158,13 +240,56 @@ def run(record: Record, states: list[State], lab: Lab, told: Callable[[Result], 
                 if not states:
                     return
                 state = states.pop()
-            result = worker.boot(state)
+            try:
+                result = worker.boot(state)
+            except Exception:
+                with lock:
+                    failed(state)
+                continue
             with lock:
                 told(result)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for ended in [pool.submit(work, n) for n in range(AT_ONCE)]:
             ended.result()
+
+
+class Kept:
+    """boots.jsonl: a line for each boot. `faults`: of the lab, in this call."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self._path, self._seed, self.faults = path, seed, 0
+        self.lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def done(self) -> set[int]:
+        return {line["state"]["number"] for line in self.lines if line["seed"] == self._seed}
+
+    def told(self, result: Result) -> None:
+        line = {"seed": self._seed, **asdict(result)}
+        self.lines.append(line)
+        with self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        state, goal = result.state, "login" if result.login else "init"
+        say(f"{state.kind} at {state.position} ({result.arrived} arrived): {result.slot or '-'} "
+            f"{goal if result.up else f'NO {goal}'} after {result.boots} boots, {result.seconds:.0f} s")
+
+    def failed(self, state: State) -> None:
+        self.faults += 1
+        say(f"{state.kind} at {state.position}: not counted, the lab failed: {traceback.format_exc()}")
+
+    def summary(self) -> str:
+        up = [line["login"] for line in self.lines if line["up"]]
+        return (f"{len(self.lines)} rebuilt states booted: {sum(up)} came up to a login, {len(up) - sum(up)} to their "
+                f"init (asked no further), needing hands: {self.hands}; not counted, the lab failed: {self.faults}")
+
+    @property
+    def hands(self) -> int:
+        return sum(not line["up"] for line in self.lines)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -174,33 +299,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-most", type=float, default=1e9, metavar="SECONDS", help="begin no boot after that time")
     args = parser.parse_args()
-    record, kept = Record(args.record.resolve()), args.record / "boots.jsonl"
-    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    done = {line["state"]["number"] for line in lines if line["seed"] == args.seed}
-    states = [state for state in choose(record, args.states, args.seed) if state.number not in done]
     end = time.monotonic() + args.at_most
+    record, kept = Record(args.record.resolve(), "boots"), Kept(args.record / "boots.jsonl", args.seed)
+    done = kept.done()
+    states = [state for state in choose(record, args.states, args.seed) if state.number not in done]
 
     def told(result: Result) -> None:
-        line = {"seed": args.seed, **asdict(result)}
-        lines.append(line)
-        with kept.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        sys.stdout.write(f"{result.state.kind} at {result.state.position} ({result.arrived} arrived): "
-                         f"{result.slot or '-'} {'up' if result.up else 'NOT UP'} after {result.boots} boots, "
-                         f"{result.seconds:.0f} s\n")
-        sys.stdout.flush()
+        kept.told(result)
         if time.monotonic() > end:
             states.clear()
 
     lab = Lab(record.directory.parent.parent, record.work / "lab")
     try:
         lab.start()
-        run(record, states, lab, told)
+        run(record, states, lab, told, kept.failed)
     finally:
         lab.stop()
-    hands = sum(not line["up"] for line in lines)
-    sys.stdout.write(f"{len(lines)} rebuilt states booted, {len(lines) - hands} came up, needing hands: {hands}\n")
-    return 1 if hands else 0
+    say(kept.summary())
+    return 1 if kept.hands or kept.faults else 0
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from tests.lab.images import RELEASES
 from tests.lab.node import Node
+from tests.lab.past import FIRST_BOOT, REINSTALL, UPDATE, wait_complete
 from tests.lab.site import Lab
 
 MARK_AT = 512 << 10  # bytes; between the table's 33 sectors and partition 1, at 1 MiB
 MARK = b"k8r-mark:"
-FIRST_BOOT, UPDATE, REINSTALL, BOOT = 900.0, 900.0, 1500.0, 400.0  # seconds
 # Runs in the guest: the product's own backend on the guest's own vfat.
 OPERATIONS = f"""
 import mmap, os, re
@@ -77,16 +77,11 @@ def say(text: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
-def complete(node: Node) -> None:
-    node.wait_until(lambda n: "active" in n.ssh("systemctl is-active k8r-boot-confirm.service", ok=(0, 3)).split(),
-                    "boot confirmed", timeout=BOOT)
-
-
 def live(lab: Lab, node: Node, table: str) -> None:
     agent = lab.agent(node)
     node.start()
     agent.wait_idle("first-boot", timeout=FIRST_BOOT)
-    complete(node)
+    wait_complete(node)
     say("first boot done")
     if table == "gpt":
         node.ssh(f"k8r-agent update {lab.url(2)} --no-wait")
@@ -94,7 +89,7 @@ def live(lab: Lab, node: Node, table: str) -> None:
         say("update done")
         node.ssh("k8r-agent reinstall --yes --no-wait")
         agent.wait_idle("reinstall", timeout=REINSTALL)
-        complete(node)
+        wait_complete(node)
         say("reinstall done")
         node.ssh(f"python3 -c {shlex.quote(OPERATIONS)}", timeout=300)
         say("boot operations done")

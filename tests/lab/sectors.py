@@ -68,14 +68,16 @@ class Torn:
 
 
 class Record:
-    def __init__(self, directory: Path) -> None:
+    """`work`: the directory in it that is made anew for what is rebuilt."""
+
+    def __init__(self, directory: Path, work: str = "work") -> None:
         self.directory = directory
         self.log = WriteLog(directory / "disk.log")
         self.start = directory / "start.img"
         self.known: dict[str, str] = json.loads((directory / "digests.json").read_text())
         self.loader, _, self.table = directory.name.rpartition("-")
         self.size = self.start.stat().st_size
-        self.work = directory / "work"
+        self.work = directory / work
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
         ends = self.rebuild("last.img", only=((0, MIB), (self.size - MIB, MIB)))
@@ -253,7 +255,7 @@ def _marked(record: Record) -> int:
         for position in record.log.flushes():
             replay.to(position)
             raw = Fat(file).read("k8r/state")
-            if raw and raw.strip():
+            if raw and raw.startswith(b"uuid="):  # before that, `new=`: it may be made, and mkfs may be cut
                 return position
     finally:
         os.close(file)

@@ -62,7 +62,7 @@ class Entry:
         return bool(self.length) and self.offset < start + size and start < self.offset + self.length
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are millions of them
 class Piece:
     """What arrives or does not: a sector of a write, or a discard."""
 
@@ -234,8 +234,8 @@ class Replay:
 
     def keep(self, pieces: Iterable[Piece]) -> None:
         """These pieces arrived as well, for good."""
-        for piece in pieces:
-            self._do(piece.offset - self._shift, piece.length, piece.data)
+        for offset, length, data in runs(pieces):
+            self._do(offset - self._shift, length, data)
 
     @contextlib.contextmanager
     def torn(self, pieces: Iterable[Piece]) -> Iterator[Path]:
