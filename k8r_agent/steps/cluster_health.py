@@ -17,7 +17,7 @@ from k8r_agent.errors import HealthFailed, K8rError
 from k8r_agent.model.cluster import Membership
 from k8r_agent.ports.cluster import As
 from k8r_agent.ports.step import World
-from k8r_agent.steps import membership
+from k8r_agent.steps import etcd_member, membership
 
 BEFORE = "cluster-before"  # fact: names of the checks that were good before the reinstall, space separated
 PATIENT = "--request-timeout=20s"  # a packet filter that drops packets would cost minutes
@@ -58,7 +58,7 @@ def _api(world: World) -> Found:
 
 
 def _etcd(world: World) -> Found:
-    said = world.cluster.etcdctl(["endpoint", "health"])  # older ones say that all is well on stderr
+    said = etcd_member.health(world)  # older ones say that all is well on stderr
     return Found(name="etcd", ok=said.code == 0, detail=_line(said.stdout or said.stderr))
 
 

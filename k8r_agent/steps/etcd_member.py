@@ -6,9 +6,12 @@ from k8r_agent.errors import ClusterError
 from k8r_agent.model import etcd
 from k8r_agent.model.etcd import Member, Quorum, StaticPod
 from k8r_agent.ports.cluster import MANIFESTS
+from k8r_agent.ports.commands import Result
 from k8r_agent.ports.step import World
 
-_PATIENCE = 90.0  # seconds: `endpoint health` waits five for each member that does not answer
+# etcdctl alone waits five seconds, and two for a connection: right after a boot, a slow node takes longer to answer.
+PATIENT = ("--command-timeout=30s", "--dial-timeout=30s")
+_PATIENCE = 120.0  # seconds for all of one question
 
 
 def static_pod(world: World) -> StaticPod:
@@ -22,7 +25,7 @@ def static_pod(world: World) -> StaticPod:
 
 def members(world: World) -> tuple[Member, ...]:
     """Raises ClusterError."""
-    result = world.cluster.etcdctl(["member", "list", "-w", "json"], timeout=_PATIENCE)
+    result = world.cluster.etcdctl(["member", "list", "-w", "json", *PATIENT], timeout=_PATIENCE)
     try:
         return etcd.members(result.stdout)
     except ValueError:
@@ -30,20 +33,20 @@ def members(world: World) -> tuple[Member, ...]:
                            hint="is etcd running? `etcdctl endpoint health`") from None
 
 
-def healthy(world: World) -> bool:
-    """This member answers, with the data that it has."""
-    return world.cluster.etcdctl(["endpoint", "health"], timeout=_PATIENCE).code == 0
+def health(world: World) -> Result:
+    """Exit code 0: this member answers, with the data that it has."""
+    return world.cluster.etcdctl(["endpoint", "health", *PATIENT], timeout=_PATIENCE)
 
 
 def quorum(world: World) -> Quorum:
     """Whether this member may be away for a while. Raises ClusterError."""
     found, pod = members(world), static_pod(world)
     me = etcd.mine(found, name=pod.name, address=etcd.host(pod.peer_url))
-    health = world.cluster.etcdctl(["endpoint", "health", "--cluster", "-w", "json"], timeout=_PATIENCE)
+    said = world.cluster.etcdctl(["endpoint", "health", "--cluster", "-w", "json", *PATIENT], timeout=_PATIENCE)
     try:
-        ill = etcd.unhealthy(health.stdout)
+        ill = etcd.unhealthy(said.stdout)
     except ValueError:
-        raise ClusterError("etcd's health is not known", why=_said(health.stderr)) from None
+        raise ClusterError("etcd's health is not known", why=_said(said.stderr)) from None
     return etcd.quorum(found, ill, me)
 
 

@@ -148,7 +148,7 @@ class UpgradeControlPlane:
         self._place_manifests(world)
         if self._healthy(world, record.before):
             return upgrade.drop(world.files)
-        if etcd_member.healthy(world):
+        if etcd_member.health(world).code == 0:
             raise ClusterError("the control plane is not healthy", why="etcd is, with its present data, which is not "
                                "replaced", hint="journalctl -u kubelet")
         if record.snapshot in ("", "none") or not record.alone:

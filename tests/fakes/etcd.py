@@ -15,8 +15,12 @@ def static_pod(pod: str, version: str, *, name: str, address: str) -> bytes:
     return (f"spec:\n  containers:\n  - image: registry.k8s.io/{pod}:v{version}\n    command:\n{command}").encode()
 
 
-def etcdctl(args: Sequence[str], members: Mapping[str, tuple[str, bool]]) -> Result:
-    """`members`: name → address, and whether it is well. The first is this node's."""
+def etcdctl(args: Sequence[str], members: Mapping[str, tuple[str, bool]], *, slow: float = 0.0) -> Result:
+    """`members`: name → address, and whether it is well. The first is this node's. `slow`: seconds that an answer
+    takes; etcdctl waits five of them, unless it is told otherwise."""
+    told = [word.partition("=")[2] for word in args if word.startswith("--command-timeout=")]
+    if slow > float((told or ["5s"])[0].removesuffix("s")):
+        return Result(1, "", "Error: context deadline exceeded")
     numbered = list(enumerate(members.items(), 11))
     if list(args[:2]) == ["member", "list"]:
         return Result(0, json.dumps({"members": [

@@ -40,10 +40,11 @@ class UpgradingCluster(FakeCluster):
     """`bad`: a version whose control plane never gets well. `converts`: its etcd leaves data that no older one reads.
     `rolls_back`: kubeadm puts the old static pods back, as it does. `members` besides this node's: name → healthy.
     `preflight`: what kubeadm complains of before it changes anything. `newer`: version of the image's kubeadm. `slow`:
-    seconds that an API server needs to answer after its static pod was changed."""
+    seconds that an API server needs to answer after its static pod was changed, `etcd_slow` those of each of etcd's
+    answers."""
 
     bad, preflight, newer = "", "", ""
-    converts, rolls_back, slow = False, True, 0.0
+    converts, rolls_back, slow, etcd_slow = False, True, 0.0, 0.0
 
     def __init__(self, *, files: FakeStateFiles, seconds: Callable[[], float] = lambda: 0.0) -> None:
         super().__init__(files=files)
@@ -83,7 +84,7 @@ class UpgradingCluster(FakeCluster):
         if not self.etcd_running() or self._load() is None:
             return Result(1, "", "Error: context deadline exceeded")
         others = {name: (f"192.0.2.{number}", well) for number, (name, well) in enumerate(self.others.items(), 12)}
-        return etcd.etcdctl(args, {ME: (self.ip, True), **others})
+        return etcd.etcdctl(args, {ME: (self.ip, True), **others}, slow=self.etcd_slow)
 
     def api(self) -> FakeApi | None:
         pod = self.root.read(f"{MANIFESTS}/kube-apiserver.yaml") or b""

@@ -83,6 +83,16 @@ def test_two_members_and_a_sick_one() -> None:
     assert failing(node) == []
 
 
+def test_a_slow_answer_of_etcd_is_no_refusal() -> None:
+    """One, right after a boot, was enough for that."""
+    node = control_plane()
+    node.cluster.others = {"cp-2": True, "cp-3": True}
+    node.cluster.etcd_slow = 20.0
+    assert failing(node) == []
+    node.cluster.etcd_slow = 40.0
+    assert failing(node) == ["quorum"] and "deadline exceeded" in lines(node)["quorum"].text
+
+
 def test_data_that_is_not_on_the_state_partition() -> None:
     node = control_plane()
     node.cluster.etcd_kept = lambda: False  # type: ignore[method-assign]
