@@ -14,7 +14,7 @@ GOOD = 0.010  # seconds of one fsync
 GOOD_PROCESSOR = 0.050  # seconds of a SHA-256 over 8 MiB
 SLOWEST = 6.0
 
-INIT, JOIN, CERTS, NODE, API = 900.0, 900.0, 300.0, 600.0, 60.0  # seconds on good ones
+INIT, JOIN, CERTS, NODE, API, KUBELET = 900.0, 900.0, 300.0, 600.0, 60.0, 120.0  # seconds on good ones
 
 
 def of(cluster: Cluster) -> float:

@@ -27,7 +27,6 @@ PRELOAD_UNIT = "k8r-preload-images.service"
 _ANY = range(256)
 _ETCD = ("127.0.0.1", 2379)
 _POLL = 1.0  # seconds between looks
-_KUBELET_PATIENCE = 120.0  # seconds until a started kubelet has to call itself healthy
 _KUBEADM_PATIENCE = 1800.0
 _OURS = (ETC, KUBELET)
 
@@ -171,18 +170,18 @@ class NodeCluster:
     def preload_images(self) -> None:
         self._systemctl("start", PRELOAD_UNIT, ok=_ANY, timeout=_KUBEADM_PATIENCE)
 
-    def start_kubelet(self) -> None:
+    def start_kubelet(self, *, timeout: float) -> None:
         self._systemctl("reset-failed", "kubelet.service", ok=_ANY)
         self._systemctl("restart", "kubelet.service")
         from k8r_agent.effects import kubeapi
 
-        deadline = time.monotonic() + _KUBELET_PATIENCE
+        deadline = time.monotonic() + timeout
         while not self.kubelet_running():
             if not self._active("kubelet.service"):
                 raise BusError("the kubelet was not started", why="a condition of its unit says no",
                                hint="systemctl status kubelet; journalctl -u kubelet")
             if time.monotonic() > deadline:
-                raise BusError(f"the kubelet was not healthy within {_KUBELET_PATIENCE:.0f} s",
+                raise BusError(f"the kubelet was not healthy within {timeout:.0f} s",
                                why=kubeapi.kubelet_says() or "it does not answer", hint="journalctl -u kubelet")
             self._sleep(_POLL)
 

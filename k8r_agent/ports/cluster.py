@@ -95,8 +95,8 @@ class Cluster(Protocol):
         """Give the container runtime what came with the golden image, as far as it lacks it. That some cannot be given
         is for kubeadm to say: a registry may have them."""
 
-    def start_kubelet(self) -> None:
-        """Raises BusError when it does not stay up."""
+    def start_kubelet(self, *, timeout: float) -> None:
+        """Raises BusError when it does not stay up, or does not call itself healthy within `timeout` seconds."""
 
     def wait_for_kubeadm(self) -> None:
         """Until one has ended that an earlier agent started, and that goes on without it."""

@@ -50,7 +50,7 @@ def come_back(world: World, found: Membership) -> None:
         membership.restore_worker(world, found)
     except ClusterError as error:
         return _return_by_token(world, found, error)
-    world.cluster.start_kubelet()
+    _start_kubelet(world)
     membership.enter(world, found)
 
 
@@ -84,7 +84,7 @@ def _came_through(world: World, found: Membership) -> bool:
     if not membership.answers_as_itself(world, found):
         return False
     if not world.cluster.kubelet_running():
-        world.cluster.start_kubelet()
+        _start_kubelet(world)
     membership.enter(world, _with_ca(world, found))
     return True
 
@@ -146,6 +146,10 @@ def _begin(world: World, found: Membership) -> bool:
         world.cluster.place(path.lstrip("/"), text.encode(), mode=0o644)
     store.remember(world.files, found)
     return again
+
+
+def _start_kubelet(world: World) -> None:
+    world.cluster.start_kubelet(timeout=patience.KUBELET * patience.of(world.cluster))
 
 
 def _end_pods(world: World) -> None:

@@ -36,6 +36,7 @@ class FakeCluster:
         self.root, self.files = root or FakeStateFiles(), files or FakeStateFiles()
         self.outside, self.ip, self.latency = outside, "192.0.2.11", 0.004
         self.kubelet, self.etcd_bound, self.image_slot, self.broken = False, False, False, ""
+        self.kubelet_slow = 0.0  # seconds until a started one is healthy
         self.images = False  # the container runtime has those of the golden image
         self.made: list[str] = []  # what kubeadm was run for
         self.made_cas = 0
@@ -105,10 +106,12 @@ class FakeCluster:
         assert not self.image_slot, "containers in the image slot"
         self.images = True
 
-    def start_kubelet(self) -> None:
+    def start_kubelet(self, *, timeout: float = float("inf")) -> None:
         assert not self.image_slot, "the kubelet was started in the image slot"
         if self.read(f"{KUBELET}/config.yaml") is None or self.read(As.NODE.value) is None:
             raise BusError("kubelet.service failed", hint="journalctl -u kubelet")
+        if timeout < self.kubelet_slow:
+            raise BusError(f"the kubelet was not healthy within {timeout:.0f} s", hint="journalctl -u kubelet")
         self.kubelet = True
         self._run_pods()
         self._register()

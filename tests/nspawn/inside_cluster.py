@@ -3,6 +3,7 @@ and the kubelet. What it saw goes to out.json."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -77,7 +78,7 @@ def inner() -> dict[str, Any]:
     seen["too long"] = cluster.kubeadm(["slow"], timeout=2).code
     cluster.place("run/k8r/entering", b"")
     cluster.place("var/lib/k8r/cluster/membership.json", b'{"phase": "entering"}')
-    start = cluster.start_kubelet
+    start = functools.partial(cluster.start_kubelet, timeout=120.0)
     for what, call in (("before", start), ("etcd", cluster.keep_etcd), ("kubelet", start)):
         try:
             call()

@@ -163,6 +163,14 @@ def test_a_worker_comes_back_without_token_and_without_kubeadm() -> None:
     assert found.cluster.made == ["join"] and found.cluster.kubelet
 
 
+@pytest.mark.parametrize(("latency", "state"), [(0.004, "failed"), (0.050, "done")])
+def test_a_kubelet_gets_more_time_on_a_slow_medium(latency: float, state: str) -> None:
+    """Two minutes on a good one."""
+    found = updated(joiner(PlainLoader))
+    found.cluster.kubelet_slow, found.cluster.latency = 500.0, latency
+    assert reinstalled(found).state.value == state
+
+
 def test_a_worker_whose_control_plane_is_down_is_not_condemned() -> None:
     found = updated(joiner(PlainLoader))
     assert isinstance(found.cluster.outside, Outside)
