@@ -94,7 +94,8 @@ class UpgradeControlPlane:
             upgrade.keep_manifest(world.files, name, world.cluster.read(f"{MANIFESTS}/{name}") or b"")
         assert world.txn is not None
         record = Upgrade(txn=world.txn.id, before=str(before), after=str(after), snapshot=world.recall(SNAPSHOT),
-                         alone=alone, release=world.slots.status(Slot.IMAGE).release)
+                         alone=alone, first=_written_down(world) != after,
+                         release=world.slots.status(Slot.IMAGE).release)
         upgrade.save(world.files, record)
         return record
 
@@ -238,14 +239,21 @@ def _serves(world: World, wanted: str) -> bool:
 def _arguments(world: World, record: Upgrade, program: str) -> list[str]:
     """The first control plane of a cluster applies an upgrade; the others take over what it wrote down. To the version
     as this kubeadm spells it: build data are a part of it."""
-    api = Api(world.cluster, As.ADMIN)
-    text = str(((api.get(_CONFIG).body or {}).get("data") or {}).get("ClusterConfiguration", ""))
-    target, found = version.parse(record.after), _VERSION.search(text)
+    target = version.parse(record.after)
     patches = [f"--patches={world.settings.kubernetes.patches}"] if world.settings.kubernetes.patches else []
-    if found and version.parse(found[1]) == target:
+    if not record.first:
         return ["upgrade", "node", *patches]
     said = world.cluster.kubeadm(["version", "-o", "short"], program=program, timeout=60).stdout.strip()
-    return ["upgrade", "apply", said or target.tag, "--yes", *patches, *_ignored(api, world, target)]
+    return ["upgrade", "apply", said or target.tag, "--yes", *patches,
+            *_ignored(Api(world.cluster, As.ADMIN), world, target)]
+
+
+def _written_down(world: World) -> Version | None:
+    """The version that the cluster is at, or was brought to by its first control plane."""
+    found = Api(world.cluster, As.ADMIN).get(_CONFIG)
+    text = str(((found.body or {}).get("data") or {}).get("ClusterConfiguration", ""))
+    said = _VERSION.search(text)
+    return version.parse(said[1]) if said else None
 
 
 def _ignored(api: Api, world: World, target: Version) -> list[str]:

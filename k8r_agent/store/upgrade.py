@@ -15,8 +15,9 @@ FORMAT = 1
 @dataclass(frozen=True, kw_only=True)
 class Upgrade:
     """`before` and `after`: versions of Kubernetes. `snapshot`: name of etcd's, taken just before. `alone`: etcd
-    has no other member. `restoring`: the data of the snapshot is being put back; there is no way but to the end of
-    that."""
+    has no other member. `first`: of the cluster's control planes, as it was when the upgrade was begun: the addons are
+    its business, and kubeadm writes the new version down before it comes to them. `restoring`: the data of the snapshot
+    is being put back; there is no way but to the end of that."""
 
     txn: str
     before: str
@@ -24,6 +25,7 @@ class Upgrade:
     release: int
     snapshot: str = ""
     alone: bool = False
+    first: bool = True
     restoring: bool = False
 
 

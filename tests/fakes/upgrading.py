@@ -67,12 +67,21 @@ class UpgradingCluster(FakeCluster):
             self._write(f"{MANIFESTS}/{pod}.yaml", static_pod(pod, target))
             self._run_pods()
         if target != self.bad:
+            self._upgraded(target, addons=args[1] == "apply")
             return Result(0, f"{said}\n[upgrade/successful] SUCCESS!", "")
         if self.rolls_back:
             for pod, data in before.items():
                 self._write(f"{MANIFESTS}/{pod}.yaml", data)
         return Result(1, said, "error: couldn't upgrade control plane. kubeadm has tried to recover everything: timed "
                                "out waiting for the condition")
+
+    def _upgraded(self, target: str, *, addons: bool) -> None:
+        """The cluster's configuration first; the addons are the business of `upgrade apply` alone."""
+        data = json.loads(super()._load() or "{}")
+        for name, value in (("kubeadm", f"kubernetesVersion: v{target}\n"), *([("addons", target)] if addons else [])):
+            self.point(f"kubeadm:upgrade:{name}")
+            data[name] = value
+            self._save(json.dumps(data, sort_keys=True))
 
     def target(self) -> str:
         """What another control-plane node's upgrade wrote down."""

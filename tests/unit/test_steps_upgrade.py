@@ -250,6 +250,8 @@ def test_killed_anywhere_it_ends_well_and_keeps_what_was_there(ending: str) -> N
             if not SettleControlPlane().done(node.world):
                 attempt(node, SettleControlPlane)
             assert objects(node) == ["before"], f"killed at {point}"
+            if go_on and ending == "well":
+                assert node.api().data["addons"] == "1.32.0", f"killed at {point}: the addons were left out"
             assert node.api().version in (("1.31.4", "1.32.0") if ending == "well" else ("1.31.4",))
             assert upgrade.load(node.files) is None
         assert point > 8, "there are more effects than that"
