@@ -16,8 +16,8 @@ FORMAT = 1
 class Upgrade:
     """`before` and `after`: versions of Kubernetes. `snapshot`: name of etcd's, taken just before. `alone`: etcd
     has no other member. `first`: of the cluster's control planes, as it was when the upgrade was begun: the addons are
-    its business, and kubeadm writes the new version down before it comes to them. `restoring`: the data of the snapshot
-    is being put back; there is no way but to the end of that."""
+    its business, and kubeadm writes the new version down before it comes to them. `restoring`: the data of the
+    snapshot is being put back; there is no way but to the end of that."""
 
     txn: str
     before: str
