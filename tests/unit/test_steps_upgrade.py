@@ -74,6 +74,13 @@ def test_a_cordoned_node_runs_no_job(version: str, ignored: bool) -> None:
     assert ("--ignore-preflight-errors=CreateJob" in node.cluster.made[0]) == ignored
 
 
+def test_a_slow_node_is_not_asked_for_a_job_within_seconds() -> None:
+    node = control_plane()
+    node.cluster.latency = 0.030
+    attempt(node)
+    assert node.cluster.made == ["upgrade apply v1.32.0 --yes --ignore-preflight-errors=CreateJob"]
+
+
 def test_what_kubeadm_refuses_at_once_may_be_tried_again() -> None:
     node = control_plane()
     snapshot(node)
