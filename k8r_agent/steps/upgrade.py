@@ -257,8 +257,8 @@ def _written_down(world: World) -> Version | None:
 
 
 def _ignored(api: Api, world: World, target: Version) -> list[str]:
-    """kubeadm tries whether a Job runs. Before 1.31 it fails where no node takes pods, and always after 15 s, in which a
-    slow node starts no pod."""
+    """kubeadm tries whether a Job runs. Before 1.31 it fails where no node takes pods, and always after 15 s: too few
+    for a slow node."""
     if patience.of(world.cluster) > 1:
         return ["--ignore-preflight-errors=CreateJob"]
     found = api.get(drain.node_path(enrolment.node_name(world)))
