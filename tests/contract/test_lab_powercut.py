@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contract.test_lab_writelog import SIZE, a, write_log
-from tests.lab.campaign import Campaign, needs_hands
+from tests.lab.campaign import Campaign, keep_disk, needs_hands
 from tests.lab.cutreport import Cut, place_of, publish
 from tests.lab.life import PER_LIFE, TASKS, TO_BOOT, TO_WORK, Broken, Plan, Stranded, at_rest, cut_at, judge, plan
 from tests.lab.powercut import Loss, rebuild
@@ -97,6 +97,33 @@ def test_only_a_cut_strands_a_node_and_the_rest_is_the_labs_fault() -> None:
     assert needs_hands(Stranded(), cuts) and needs_hands(TimeoutError(), cuts)
     assert not needs_hands(Broken(), cuts) and not needs_hands(OSError(28, "no space"), cuts)
     assert not needs_hands(Stranded(), [])
+
+
+def test_the_disk_of_a_node_that_needs_hands_is_kept(tmp_path: Path) -> None:
+    class Off:
+        """A stand-in of a life and of its node."""
+
+        workdir, cuts = tmp_path / "lab", 0
+
+        @property
+        def node(self) -> Off:
+            return self
+
+        def cut(self) -> None:
+            self.cuts += 1
+
+    Off.workdir.mkdir()
+    for name in ("before.img", "disk.img", "writes.log"):
+        (Off.workdir / name).write_text(name)
+    life: Any = Off()
+    kept = tmp_path / "stranded" / "life-001"
+    keep_disk(life, kept)
+    assert {path.name: path.read_text() for path in kept.iterdir()} == {
+        name: name for name in ("before.img", "disk.img")}
+    (Off.workdir / "disk.img").write_text("of a later call")
+    keep_disk(life, kept)
+    assert life.cuts == 2 and {path.name for path in kept.iterdir()} == {"disk.img"}
+    assert (kept / "disk.img").read_text() == "of a later call"
 
 
 class Machine:
