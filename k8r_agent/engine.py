@@ -304,7 +304,11 @@ class Engine:
         return _OUTCOMES[state]
 
     def _undo(self, name: str) -> None:
-        started = self.world.machine.monotonic()
+        """With a time limit of its own; what asked for the end does not end this."""
+        started, limit = self.world.machine.monotonic(), self.task.rule(name).timeout
+        self._allow(limit + _MARGIN)
+        guard = _guard(self.world)
+        guard.deadline, guard.undoing = started + limit, True
         try:
             if name in self.steps and not self.steps[name].done(self.world):
                 self.steps[name].apply(self.world)
@@ -350,7 +354,7 @@ class _Guard:
 
     def __init__(self, engine: Engine, base: Reporter) -> None:
         self._engine, self._base = engine, base
-        self.deadline = float("inf")
+        self.deadline, self.undoing = float("inf"), False
         self._asked = float("-inf")
 
     def status(self, text: str) -> None:
@@ -365,7 +369,7 @@ class _Guard:
                              hint="raise `timeout` of the step in /etc/k8r/tasks if the device is that slow")
         if now - self._asked >= 1.0:  # asking costs a file system look-up
             self._asked = now
-            if self._engine.cancel_possible():
+            if not self.undoing and self._engine.cancel_possible():
                 raise Cancelled("cancelled on request")
         self._base.progress(done, total)
 

@@ -29,6 +29,28 @@ def test_cancel_between_steps_undoes_and_ends() -> None:
     assert bench.world.files.read("cancel") is None
 
 
+def waits(world: World) -> None:
+    for n in range(30):
+        world.machine.clock.sleep(1)  # type: ignore[attr-defined]
+        world.report.progress(n, 30)
+
+
+def test_what_is_undone_after_a_cancel_is_not_cancelled() -> None:
+    bench = Bench({"a": asks_cancel, "b": None, "undo": waits}, undo=("undo",))
+    assert bench.drive() is Outcome.CANCELLED
+    assert [event.message for event in bench.events("undo")] == ["done after the failure"]
+
+
+def test_what_is_undone_after_a_step_took_too_long_has_time_of_its_own() -> None:
+    def slow(world: World) -> None:
+        bench.clock.sleep(60)
+        world.report.progress(0, 1)
+
+    bench = Bench({"a": slow, "undo": waits}, undo=("undo",), rules={"a": StepRule(timeout=55, max_tries=1)})
+    assert bench.drive() is Outcome.FAILED
+    assert [event.message for event in bench.events("undo")] == ["done after the failure"]
+
+
 def test_cancel_is_met_in_the_middle_of_a_long_step() -> None:
     def long(world: World) -> None:
         for n in range(100):
