@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -173,19 +172,18 @@ class Story:
     # what happens
 
     def _initialise(self) -> None:
-        """Both nodes have their first boot; the control plane goes on with kubeadm as soon as it can, so its first
-        boot is not seen to be over."""
-        say("both nodes are switched on")
-        with ThreadPoolExecutor(1) as beside:
-            self.worker.start()
-            other = beside.submit(self.agents[WORKER].wait_idle, "first-boot", timeout=FIRST_BOOT)
-            started = time.monotonic()
-            self.control_plane.start()
-            self.agents[CONTROL_PLANE].wait_idle("join", timeout=FIRST_BOOT + ENTER)
-            say(f"{CONTROL_PLANE}: kubeadm init is done")
-            other.result()
-            say(f"{WORKER}: first boot is done")
+        """The control plane goes on with kubeadm as soon as it can, so its first boot is not seen to be over. One node
+        after the other: two emulated ones on two processors keep each other from both."""
+        say(f"{CONTROL_PLANE} is switched on")
+        started = time.monotonic()
+        self.control_plane.start()
+        self.agents[CONTROL_PLANE].wait_idle("join", timeout=FIRST_BOOT + ENTER)
+        say(f"{CONTROL_PLANE}: kubeadm init is done")
         self._wait_ready(self.control_plane, "power on → Ready", started)
+        say(f"{WORKER} is switched on")
+        self.worker.start()
+        self.agents[WORKER].wait_idle("first-boot", timeout=FIRST_BOOT)
+        say(f"{WORKER}: first boot is done")
 
     def _join(self) -> None:
         """With what `kubeadm token create` prints, written into k8r.toml on the boot partition."""

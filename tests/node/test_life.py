@@ -87,7 +87,6 @@ class TestSystemdBoot:
             assert word in told.texts["events"]
 
 
-@pytest.mark.long
 @pytest.mark.story(tell=life, loader="grub")
 class TestGrub(TestSystemdBoot):
     loader = "grub"
