@@ -103,6 +103,8 @@ def run_check(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("boot check")
     boot = node.world.boot
     lost = [f"the {slot} slot's kernel or initrd is missing or damaged" for slot in Slot if boot.assets(slot) is None]
+    if not boot.state().image_offered:
+        lost.append("an update of the image slot was not completed, so it cannot be booted; `k8r-agent update`")
     faults = boot.loader_faults()
     found = [*boot.problems(), *lost, *(f"{fault.path}: {fault.why}" + (
         "; the next boot that completes puts it back, or `k8r-agent boot confirm` now" if fault.mendable else "")

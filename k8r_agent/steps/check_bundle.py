@@ -125,7 +125,8 @@ def newer(world: World, manifest: Manifest, *, force: bool = False) -> None:
                            why=f"release {floor} was confirmed on it", hint="k8r-agent rollback goes back on purpose")
     image = manifest.artifact("image")
     legacy = image is not None and not image.unpacked_sha256  # has no number of its own
-    if present.state is SlotState.OK and present.release == manifest.release and not force and not legacy:
+    complete = present.state is SlotState.OK and world.boot.state().image_offered  # with the boot assets that it needs
+    if complete and present.release == manifest.release and not force and not legacy:
         same = image is not None and present.digest == image.unpacked_sha256
         raise NothingToDo(f"the image slot holds release {manifest.release} already",
                           why="" if same else "with another content: a changed image needs a number of its own",

@@ -33,6 +33,7 @@ class VerifyImage:
                                    hint="`k8r-agent update` writes it anew; if that happens again, replace the medium"
                                    ) from error
         if world.remember_fact is not None:
+            world.boot.offer_image(True)  # an update that was cancelled at its end left it whole, but not offered
             world.remember(FACT, image.status.digest)
 
 

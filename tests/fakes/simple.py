@@ -121,6 +121,7 @@ class SimpleBoot:
 
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         self.kept[slot] = assets
+        self.offer_image(self.now.image_offered or slot is Slot.IMAGE)
 
     def assets(self, slot: Slot) -> BootAssets | None:
         return self.kept.get(slot)

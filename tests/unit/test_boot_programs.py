@@ -139,6 +139,9 @@ def test_without_a_copy_it_is_said_and_nothing_is_done(tmp_path: Path) -> None:
 def test_at_the_prompt(tmp_path: Path) -> None:
     prompt = Prompt(tmp_path)
     assert prompt.run("boot", "check") == Exit.OK
+    prompt.world.boot.offer_image(False)
+    assert prompt.run("boot", "check") == Exit.FAILED and "not completed" in prompt.out
+    prompt.world.boot.offer_image(True)
     prompt.world.boot.faults = (  # type: ignore[attr-defined]
         LoaderFault(path=EFI, why="damaged", mendable=True), LoaderFault(path=SD_BOOT, why="signed", mendable=False))
     assert prompt.run("boot", "check") == Exit.FAILED

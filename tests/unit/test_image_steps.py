@@ -185,6 +185,23 @@ def test_rot_in_the_image_slot_is_found_and_remembered(node: Node) -> None:
         VerifyImage().apply(node.world)
 
 
+def test_an_update_that_ended_before_its_boot_assets_is_no_nothing_to_do(node: Node) -> None:
+    node.run(CheckBundle(), WriteImage())
+    node.begin("t2")
+    node.run(CheckBundle(), WriteImage(), InstallImageAssets(), FinishUpdate())
+    assert node.boot.now.image_offered and node.boot.assets(Slot.IMAGE) == node.bundle.assets
+    node.begin("t3")
+    with pytest.raises(NothingToDo):
+        CheckBundle().apply(node.world)
+
+
+def test_a_slot_that_is_found_whole_is_offered_again(node: Node) -> None:
+    node.update()
+    node.boot.offer_image(False)
+    node.run(VerifyImage())
+    assert node.boot.now.image_offered
+
+
 def test_boot_assets_of_another_release_are_found(node: Node) -> None:
     node.update()
     node.boot.install_assets(Slot.IMAGE, make_assets(7))
