@@ -111,11 +111,11 @@ def _present(world: World, slot: Slot) -> bool:
 
 def install(world: World, slot: Slot, assets: BootAssets) -> None:
     """Raises BootError when the boot partition afterwards holds something else."""
+    if fingerprint(world.boot.assets(slot)) == fingerprint(assets):
+        return _offer(world, slot)
+    world.boot.install_assets(slot, assets)
     if fingerprint(world.boot.assets(slot)) != fingerprint(assets):
-        world.boot.install_assets(slot, assets)
-        if fingerprint(world.boot.assets(slot)) != fingerprint(assets):
-            raise BootError(f"the {slot} slot's boot assets were written but read back differently")
-    _offer(world, slot)
+        raise BootError(f"the {slot} slot's boot assets were written but read back differently")
 
 
 def fingerprint(assets: BootAssets | None) -> str:

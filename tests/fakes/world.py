@@ -92,6 +92,11 @@ class Nobody:
         pass
 
 
+def _bootable(release: int, kernel: bytes) -> bool:
+    """`release`: what the slot holds, 0 for a mixture."""
+    return bool(release) and kernel == kernel_of(assets_of(release))
+
+
 @contextlib.contextmanager
 def counted_uuids() -> Iterator[None]:
     """The same ones in every session, so that two ways to one state are seen to lead to one state."""
@@ -204,8 +209,7 @@ class FakeNode:
             slot, kernel = self.loader.choose()
             self.boots += 1
             release = self._content(slot)
-            if (release and kernel == kernel_of(assets_of(release))
-                    and self.behaviour.comes_up(slot, release, self.boots)):
+            if _bootable(release, kernel) and self.behaviour.comes_up(slot, release, self.boots):
                 return self._up(slot, release)
         raise Violation("no system comes up any more")
 
@@ -243,7 +247,7 @@ class FakeNode:
             return
         trial = copy.deepcopy(self.loader, {id(self): self})
         picks = [trial.choose() for _ in range(number)][-4:]
-        if not any(held[slot] and kernel == kernel_of(assets_of(held[slot])) for slot, kernel in picks):
+        if not any(_bootable(held[slot], kernel) for slot, kernel in picks):
             raise Violation(f"after {number} lost boots it boots what cannot be booted, for ever: "
                             + ", ".join(str(slot) for slot, _ in picks))
         _SURVIVED.add(state)

@@ -20,7 +20,7 @@ from tests.lab import members
 from tests.lab.accel import has_kvm
 from tests.lab.agent import Agent, is_end
 from tests.lab.kubernetes import STAND_IN, VERSION, golden
-from tests.lab.node import CommandError, Node
+from tests.lab.node import CommandError, Node, rest_after
 from tests.lab.serial import MILESTONES
 from tests.lab.site import LOADERS, Lab
 
@@ -70,7 +70,7 @@ class Watcher:
         """By its events, since another transaction may follow at once. Raises RuntimeError when it fails,
         TimeoutError."""
         end = time.monotonic() + timeout
-        while time.monotonic() < end:
+        while (asked := time.monotonic()) < end:
             with contextlib.suppress(CommandError):
                 for event in self._agent.events()[self._seen:]:
                     self._seen += 1
@@ -79,7 +79,7 @@ class Watcher:
                         if event["kind"] == "failed":
                             raise RuntimeError(f"{task} failed: {event['message']}")
                         return
-            time.sleep(1.5)
+            time.sleep(rest_after(asked, every=1.5))
         raise TimeoutError(f"{task} did not end within {timeout:g} s")
 
     def _tell(self, event: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.lab.agent import Agent
 from tests.lab.cutreport import Cut, place_of
-from tests.lab.node import CommandError, Node, rest_after
+from tests.lab.node import CommandError, Node, failure, rest_after
 from tests.lab.past import BOOT, QUICK, image_of, settled, wait_complete, waiting
 from tests.lab.powercut import Plug
 from tests.lab.qmp import QmpError
@@ -206,11 +206,9 @@ class Life:
         """A node that is off, though nobody pulled its plug."""
         if self.node.on:
             return None
-        why = self.node.qmp.why_it_ended()
-        if why == "guest-shutdown":
-            return Stranded(f"the node switched itself off; last on the console:\n{self.node.tail()}")
-        return Broken(f"QEMU ended ({why or 'nobody knows why'}): "
-                      + (self.node.workdir / "qemu.log").read_text(errors="replace")[-1000:])
+        if failed := failure(self.node):
+            return Broken(failed)
+        return Stranded(f"the node switched itself off; last on the console:\n{self.node.tail()}")
 
     def _cut(self, index: int, ticks: int, began: float, idle: bool) -> None:
         if met := self._trouble():

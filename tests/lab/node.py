@@ -270,3 +270,12 @@ class Node:
         with contextlib.suppress(Exception):
             self.disk.ext_dump(3, "/var/log/journal", to / f"{self.name}-journal-on-disk")
             self.disk.ext_dump(4, "/", to / f"{self.name}-state-on-disk")
+
+
+def failure(node: Node) -> str:
+    """Why QEMU ended, with its last words; "" when the guest switched itself off."""
+    why = node.qmp.why_it_ended()
+    if why == "guest-shutdown":
+        return ""
+    log = (node.workdir / "qemu.log").read_text(errors="replace")
+    return f"QEMU ended ({why or 'nobody knows why'}): {log[-1000:]}"

@@ -8,12 +8,13 @@ in flight whatever the dice say, sector by sector. The firmware's variables are 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.lab.disks import DiskImage
 from tests.lab.node import Node
-from tests.lab.writelog import Replay, WriteLog
+from tests.lab.writelog import Piece, Replay, WriteLog
 
 SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)  # of the sectors in flight that arrive
 
@@ -58,6 +59,12 @@ class Plug:
             path.unlink(missing_ok=True)
 
 
+def arriving(pieces: Sequence[Piece], dice: random.Random) -> list[Piece]:
+    """Of what is in flight at a cut."""
+    share = dice.choice(SHARES)
+    return [piece for piece in pieces if dice.random() < share]
+
+
 def rebuild(before: Path, log: Path, disk: Path, dice: random.Random) -> Loss:
     """`disk` as the cut left it at the end of the log."""
     if not log.exists():
@@ -68,8 +75,8 @@ def rebuild(before: Path, log: Path, disk: Path, dice: random.Random) -> Loss:
         end = len(written.entries)
         replay = Replay(written, before, disk)
         replay.durable(end)
-        pieces, share = written.pieces(written.in_flight(end)), dice.choice(SHARES)
-        arrived = [piece for piece in pieces if dice.random() < share]
+        pieces = written.pieces(written.in_flight(end))
+        arrived = arriving(pieces, dice)
         replay.keep(arrived)
         replay.close()
         return Loss(end, len(pieces), len(arrived))

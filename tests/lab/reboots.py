@@ -31,8 +31,8 @@ from k8r_agent.boot.kernelargs import arguments
 from k8r_agent.model.slots import Slot
 from tests.fakes import tablereader
 from tests.lab.images import CONSOLE
-from tests.lab.node import Drive, Node
-from tests.lab.powercut import SHARES
+from tests.lab.node import Drive, Node, failure
+from tests.lab.powercut import arriving
 from tests.lab.sectors import LARGE, Record, _Disk
 from tests.lab.serial import MILESTONES
 from tests.lab.site import Lab
@@ -94,18 +94,15 @@ def draw(record: Record, number: int, seed: int) -> list[State]:
     return states
 
 
-def arriving(replay: Replay, state: State) -> list[Piece]:
+def cut(replay: Replay, state: State) -> list[Piece]:
     """Brings the disk to what was durable at that moment; the pieces that arrive as well."""
-    dice = random.Random(state.seed)
     replay.durable(state.position)
-    pieces = replay.pieces(replay.log.in_flight(state.position))
-    share = dice.choice(SHARES)
-    return [piece for piece in pieces if dice.random() < share]
+    return arriving(replay.pieces(replay.log.in_flight(state.position)), random.Random(state.seed))
 
 
 def fingerprint(replay: Replay, state: State) -> str:
     """The same for two states of which the disks, and the ways to boot them, are the same."""
-    log, arrived = replay.log, arriving(replay, state)
+    log, arrived = replay.log, cut(replay, state)
     begin, firmware = log.boundary(state.position), "no firmware" not in state.kind
     lasting = sum(entry.lasting for entry in log.entries[begin:state.position])
     if len(arrived) > LARGE or any(piece.data < 0 for piece in arrived):
@@ -168,7 +165,7 @@ class Worker:
 
     def boot(self, state: State) -> Result:
         """Raises anything for a fault of the lab's."""
-        chosen = arriving(self._replay, state)
+        chosen = cut(self._replay, state)
         with self._replay.torn(chosen) as disk:
             return self._boot(state, disk, len(chosen))
 
@@ -220,10 +217,9 @@ def comes_up(node: Node, goal: str) -> bool:
         except TimeoutError:
             if node.on:
                 continue
-        if (why := node.qmp.why_it_ended()) == "guest-shutdown":
-            return False
-        raise LabFault(f"QEMU ended ({why or 'nobody knows why'}): "
-                       + (node.workdir / "qemu.log").read_text(errors="replace")[-1000:])
+        if failed := failure(node):
+            raise LabFault(failed)
+        return False
     return False
 
 
