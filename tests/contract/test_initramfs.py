@@ -80,3 +80,66 @@ def test_the_image_slot_is_never_mounted_writable(tmp_path: Path) -> None:
 def test_a_slot_that_nobody_knows_ends_in_a_restart(tmp_path: Path, cmdline: str) -> None:
     status, out = sh(f"k8r_argument() {{ echo '{cmdline}'; }}; mountroot", tmp_path)
     assert status == 9 and "neither image nor working" in out
+
+
+REAL = "unset -f e2fsck; "
+UUID = "0f3b3a2e-6d8f-4a6e-9a0d-6a7d3c1b2e10"
+
+
+@pytest.fixture
+def filesystem(tmp_path: Path) -> Path:
+    """A small ext4 with a file in it."""
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content/file").write_text("kept")
+    path = tmp_path / "ext4.img"
+    with path.open("wb") as file:
+        file.truncate(160 << 20)
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", "-b", "4096", "-U", UUID, "-d", str(tmp_path / "content"),
+                    str(path)], check=True)
+    return path
+
+
+def sectors(path: Path, *replaced: tuple[int, bytes]) -> bytes:
+    """The first block, after some of its sectors were replaced."""
+    with path.open("r+b") as file:
+        for number, data in replaced:
+            file.seek(number * 512)
+            file.write(data)
+        file.seek(0)
+        return file.read(4096)
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("newer", [2, 3])
+def test_a_superblock_that_a_power_cut_tore_is_made_whole(tmp_path: Path, filesystem: Path, newer: int) -> None:
+    before = sectors(filesystem)
+    subprocess.run(["/sbin/tune2fs", "-c", "7", str(filesystem)], check=True, capture_output=True)
+    after = sectors(filesystem)
+    assert [n for n in range(8) if before[n * 512:][:512] != after[n * 512:][:512]] == [2, 3]
+    sectors(filesystem, (5 - newer, before[(5 - newer) * 512:][:512]))
+    assert subprocess.run(["/sbin/e2fsck", "-p", str(filesystem)], capture_output=True).returncode == 8
+    status, out = sh(f"{REAL} k8r_check {filesystem} 2>/dev/null; echo $?", tmp_path)
+    assert status == 0 and out.splitlines()[-1] == "0" and "is torn" in out
+    assert subprocess.run(["/sbin/e2fsck", "-fn", str(filesystem)], capture_output=True).returncode == 0
+    assert subprocess.run(["/sbin/debugfs", "-R", "cat file", str(filesystem)], capture_output=True).stdout == b"kept"
+
+
+@pytest.mark.parametrize("gone", [(0, 1, 2, 3, 4, 5, 6, 7), (2,)])
+def test_a_slot_that_is_half_written_is_not_made_a_file_system_from_a_copy(tmp_path: Path, filesystem: Path,
+                                                                           gone: tuple[int, ...]) -> None:
+    block = sectors(filesystem, *((n, bytes(512)) for n in gone))
+    _, out = sh(f"{REAL} k8r_check {filesystem} 2>/dev/null; echo $?", tmp_path)
+    assert out.splitlines()[-1] == "1" and sectors(filesystem) == block
+
+
+@pytest.mark.parametrize("code", [4, 12])
+def test_what_e2fsck_can_read_and_not_mend_is_not_overwritten_from_a_copy(tmp_path: Path, filesystem: Path,
+                                                                         code: int) -> None:
+    _, out = sh(f"k8r_check {filesystem}; echo $?", tmp_path, E2FSCK=str(code))
+    assert out.splitlines() == [f"e2fsck -p {filesystem}", "1"]
+
+
+def test_a_torn_superblock_is_known_by_its_copy(tmp_path: Path, filesystem: Path) -> None:
+    """As where libblkid looks at checksums, which not every release does."""
+    _, out = sh(f"k8r_probe() {{ :; }}; k8r_filesystem ../{filesystem}", tmp_path)
+    assert out.strip() == UUID
