@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from k8r_agent.boot import loaderfiles
+from k8r_agent.boot import grubfiles, loaderfiles, sdfiles
 from k8r_agent.model.slots import Slot
 from tests.fakes.assets import files_of
 from tests.fakes.golden import assets_of
@@ -48,6 +48,26 @@ def read(path: Path) -> Fat:
         os.close(file)
 
 
+def lost(path: Path, loader: str) -> list[Boot]:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        judge = Judge(loader, KNOWN)
+        judge.boots(file)
+        return judge.lost()
+    finally:
+        os.close(file)
+
+
+def decide(path: Path, loader: str, *, image_offered: bool) -> None:
+    """The working slot is the primary."""
+    if loader == "grub":
+        put(path, "grub/k8r.env", grubfiles.render_decision(grubfiles.GrubDecision(image_offered=image_offered)))
+        return
+    put(path, "loader/loader.conf", sdfiles.render_loader_conf(Slot.WORKING))
+    entry = sdfiles.render_entry(Slot.IMAGE, "a", "quiet")
+    put(path, "loader/entries/k8r-image.conf", entry if image_offered else sdfiles.withdrawn(entry))
+
+
 def boots(path: Path, loader: str, arming: int = 0) -> Boot:
     file = os.open(path, os.O_RDONLY)
     try:
@@ -67,8 +87,6 @@ def flashed(tmp_path: Path, loader: str) -> Path:
     files.update({f"working/a/{name}": data for name, data in files_of(assets_of(2)).items()})
     files.update(loaderfiles.small_files(Slot.WORKING, "a", assets_of(2)))
     if loader == "systemd-boot":
-        from k8r_agent.boot import sdfiles
-
         files["loader/entries/k8r-working+3-0.conf"] = sdfiles.render_entry(Slot.WORKING, "a", "quiet")
     return fat(tmp_path / "fat.img", files)
 
@@ -127,3 +145,30 @@ def test_no_way_to_boot_is_seen(tmp_path: Path, loader: str) -> None:
     assert boots(fat(tmp_path / "fat.img", {"k8r.toml": b""}), loader).why
     (tmp_path / "none").write_bytes(bytes(4096))
     assert boots(tmp_path / "none", loader).why
+
+
+IMAGE_BOOTS, WORKING_BOOTS = Boot("image", "image/a", "1"), Boot("working", "working/a", "2")
+
+
+def test_tries_that_are_used_up_lead_to_the_image_slot(flashed: Path, loader: str) -> None:
+    assert lost(flashed, loader) == [IMAGE_BOOTS], "it is the primary"
+    decide(flashed, loader, image_offered=True)
+    assert boots(flashed, loader) == WORKING_BOOTS and lost(flashed, loader) == [WORKING_BOOTS, IMAGE_BOOTS]
+
+
+def test_an_image_slot_that_is_not_offered_is_booted_by_nothing(flashed: Path, loader: str) -> None:
+    decide(flashed, loader, image_offered=False)
+    armings = ARMINGS if loader == "systemd-boot" else ARMINGS[:1]
+    assert {boots(flashed, loader, n) for n in range(len(armings))} == {WORKING_BOOTS}
+    assert lost(flashed, loader) == [WORKING_BOOTS]
+    put(flashed, "working/a/vmlinuz", b"garbage")
+    assert lost(flashed, loader)[-1].why, "nothing is left to boot"
+
+
+def test_a_kernel_that_two_releases_share_belongs_to_both(flashed: Path, loader: str) -> None:
+    put(flashed, "image/a/initrd.img", files_of(assets_of(2))["initrd.img"])
+    put(flashed, "image/a/sha256sums", b"")
+    shared = {digest: "vmlinuz 1/2" if name == "vmlinuz 1" else name for digest, name in KNOWN.items()}
+    file = os.open(flashed, os.O_RDONLY)
+    assert Judge(loader, shared).boots(file)[0] == Boot("image", "image/a", "2")
+    os.close(file)

@@ -62,8 +62,10 @@ class _Machine:
         """Is every file what a list says (sha256sum's format)? Without a list nothing can be said against them."""
         where = f"{slot}/{letter}"
         lines = self.files.medium.get(f"{where}/{sums}", b"").decode().splitlines()
-        return all(hashlib.sha256(self.files.medium.get(f"{where}/{name}", b"")).hexdigest() == digest
-                   for digest, name in (line.split() for line in lines))
+        return all(self.digest(f"{where}/{name}") == digest for digest, name in (line.split() for line in lines))
+
+    def digest(self, path: str) -> str:
+        return hashlib.sha256(self.files.medium.get(path, b"")).hexdigest()
 
     def kernel(self, slot: Slot, letter: str) -> bytes | None:
         """None when a loader cannot start it."""

@@ -11,11 +11,13 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 from k8r_agent.model.slots import Slot
-from tests.fakes.firmware import LOADERS
+from tests.fakes.firmware import LOADERS, GrubFirmware, SystemdBootFirmware
 from tests.fakes.world import Violation
 from tests.lab.fatreader import Fat, NoFat
 
+Firmware = SystemdBootFirmware | GrubFirmware
 FIRMWARES = {firmware.name: firmware for firmware in LOADERS}
+LOST = 8  # boots in a row: more than two entries of the working slot have tries
 ARMINGS = (None, "k8r-image*", "k8r-working*")  # the one-shot is a firmware variable: it may say anything meanwhile
 
 
@@ -99,7 +101,7 @@ class Contents:
 
 
 class Judge:
-    """`known`: digest → "vmlinuz 1", "initrd.img 1", …"""
+    """`known`: digest → "vmlinuz 1", "initrd.img 1/2", … with all the releases that bring it"""
 
     def __init__(self, loader: str, known: dict[str, str]) -> None:
         self.loader, self._known, self.contents = loader, known, Contents()
@@ -111,15 +113,37 @@ class Judge:
         try:
             fat = self._last = Fat(file, self._last)
         except NoFat as error:
+            self._last = None
             return [Boot("", "", "", why=str(error)) for _ in armings]
         return [self._boots(fat, arming) for arming in armings]
 
-    def _boots(self, fat: Fat, arming: str | None) -> Boot:
-        firmware = FIRMWARES[self.loader]()
-        medium = _Medium(fat, self.contents)
+    def lost(self) -> list[Boot]:
+        """What the partition last looked at boots when nobody can say of any boot that it was good; each once."""
+        if self._last is None:
+            return []
+        firmware, medium = self._machine(self._last)
+        found: list[Boot] = []
+        for _ in range(LOST):
+            boot = self._boot(firmware, medium, self._last)
+            if boot not in found:
+                found.append(boot)
+            if boot.why:
+                break
+        return found
+
+    def _machine(self, fat: Fat) -> tuple[Firmware, _Medium]:
+        firmware, medium = FIRMWARES[self.loader](), _Medium(fat, self.contents)
         firmware.files.medium = medium  # type: ignore[assignment]
+        firmware.digest = lambda path: self.contents.of(fat, path)[1]  # type: ignore[method-assign]
+        return firmware, medium
+
+    def _boots(self, fat: Fat, arming: str | None) -> Boot:
+        firmware, medium = self._machine(fat)
         if arming and self.loader == "systemd-boot":
             firmware.efi.values["LoaderEntryOneShot"] = arming
+        return self._boot(firmware, medium, fat)
+
+    def _boot(self, firmware: Firmware, medium: _Medium, fat: Fat) -> Boot:
         try:
             slot, _ = firmware.choose()
         except (Violation, AssertionError, UnicodeDecodeError, KeyError, ValueError) as error:
@@ -128,8 +152,8 @@ class Judge:
         directory = os.path.dirname(initrd)
         names = [self._known.get(self.contents.of(fat, f"{directory}/{name}")[1], "damaged")
                  for name in ("vmlinuz", "initrd.img")]
-        kernel, other = (name.split()[-1] for name in names)
-        why = "" if "damaged" not in names and kernel == other else f"{directory}: {', '.join(names)}"
+        releases = "/".join(sorted(set.intersection(*(set(name.partition(" ")[2].split("/")) for name in names))))
+        why = "" if "damaged" not in names and releases else f"{directory}: {', '.join(names)}"
         if not directory.startswith(Slot(slot).value):
             why = f"{slot} boots from {directory}"
-        return Boot(str(slot), directory, kernel, why)
+        return Boot(str(slot), directory, releases, why)

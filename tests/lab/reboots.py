@@ -33,7 +33,7 @@ from tests.fakes import tablereader
 from tests.lab.images import CONSOLE
 from tests.lab.node import Drive, Node, failure
 from tests.lab.powercut import arriving
-from tests.lab.sectors import LARGE, Record, _Disk
+from tests.lab.sectors import LARGE, TABLE, Record, _Disk
 from tests.lab.serial import MILESTONES
 from tests.lab.site import Lab
 from tests.lab.writelog import Piece, Replay
@@ -42,7 +42,6 @@ AT_ONCE, PATIENCE, LOOK = 2, 400.0, 10.0  # seconds
 KINDS = {"any moment": 6, "boot partition": 5, "partition table": 1, "partition table, no firmware": 1}
 LOGIN_EVERY = 4
 DRAWN = 5  # times as many as are wanted, since many are the same
-TABLE = 34 * 512  # bytes of a GPT, at either end of the disk
 SLOT = re.compile(r"k8r\.slot=(\w+)")
 GOAL = {True: "login:", False: MILESTONES["systemd"].pattern}
 
@@ -198,7 +197,7 @@ class Worker:
         """What GRUB would start from such a disk: it believes the first table, whatever its sums."""
         with disk.open("rb") as file:
             seen = tablereader.grub(_Disk(file.fileno()))  # type: ignore[arg-type]
-        if seen is None:
+        if seen is None or not seen[1]:
             return ()
         raw = seen[1][0][1]
         first = "-".join(part[::-1].hex() for part in (raw[:4], raw[4:6], raw[6:8]))

@@ -97,12 +97,13 @@ def live(lab: Lab, node: Node, table: str) -> None:
 
 
 def digests(build: Path) -> dict[str, str]:
-    """sha256 of each kernel and initrd that the bundles bring → release."""
-    found = {}
+    """sha256 of each kernel and initrd that the bundles bring → its name and the releases that bring it."""
+    found: dict[str, str] = {}
     for release in RELEASES:
         boot = build / f"release-{release}" / "boot"
         for name in ("vmlinuz", "initrd.img"):
-            found[hashlib.sha256((boot / name).read_bytes()).hexdigest()] = f"{name} {release}"
+            digest = hashlib.sha256((boot / name).read_bytes()).hexdigest()
+            found[digest] = f"{found[digest]}/{release}" if digest in found else f"{name} {release}"
     return found
 
 

@@ -3,8 +3,9 @@
     python3 -m tests.lab.sectors BUILD/record/systemd-boot-gpt [--json FILE]
 
 Between two flushes any sector may have arrived or not. Boot partition: whatever arrived, the node must boot what it
-would have booted before, or what it boots after. Partition table: the old or the new one for Linux, UEFI, GRUB and
-libfdisk. State partition: clean for e2fsck once its journal is replayed, each of the agent's files whole.
+would have booted before, or what it boots after; and were all boots from then on lost, never a slot that is half
+written. Partition table: the old or the new one for Linux, UEFI, GRUB and libfdisk. State partition: clean for e2fsck
+once the initramfs has checked it as it does, each of the agent's files whole.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from k8r_agent.model.layout import IMAGE, WORKING
 from tests.fakes import tablereader
 from tests.lab.bootjudge import ARMINGS, Boot, Judge
 from tests.lab.disks import DiskImage, Span
@@ -31,6 +33,8 @@ from tests.lab.writelog import Piece, Replay, WriteLog, subsets
 
 MIB = 1 << 20
 FSCK_EVERY, READERS_EVERY = 5, 50
+TABLE = 34 * 512  # bytes of a GPT, at either end of the disk
+INITRAMFS = Path(__file__).resolve().parents[2] / "etc" / "initramfs-tools" / "scripts" / "k8r"
 LARGE = 1000  # sectors in flight; of a kernel's content it matters little which of them arrived
 FORGIVEN = re.compile(r"^(fsck\.fat |.*: \d+ files|\d+\) |  .*|Leaving filesystem unchanged|Automatically|$)")
 
@@ -120,9 +124,27 @@ def torn_states(replay: Replay, *, exhaustive: int = 8, samples: int = 40) -> It
         begin = end
 
 
+class Heads:
+    """Which slots look like file systems. A slot that is being written does not: its block 0 goes first and comes
+    last, each with a flush."""
+
+    def __init__(self, record: Record) -> None:
+        self._at = {slot: record.spans[number].start + 1080 for slot, number in (("image", IMAGE),
+                                                                                 ("working", WORKING))}
+        self._replay = record.rebuild("heads.img", only=tuple((at - 1080, 4096) for at in self._at.values()))
+
+    def whole(self, torn: Torn) -> set[str]:
+        """Before the span, and after it as well."""
+        return self._magic(self._replay.durable(torn.begin)) & self._magic(self._replay.to(torn.end))
+
+    def _magic(self, disk: Path) -> set[str]:
+        with disk.open("rb") as file:
+            return {slot for slot, at in self._at.items() if os.pread(file.fileno(), 2, at) == b"\x53\xef"}
+
+
 def boot_partition(record: Record) -> Figures:
-    figures, replay = Figures("boot partition"), record.partition(1)
-    judge, file = Judge(record.loader, record.known), os.open(replay.disk, os.O_RDONLY)
+    figures, replay, heads = Figures("boot partition"), record.partition(1), Heads(record)
+    judge, file, whole = Judge(record.loader, record.known), os.open(replay.disk, os.O_RDONLY), set[str]()
     before: list[Boot] = []
     after: list[Boot] = []
     shift = record.spans[1].start
@@ -130,6 +152,7 @@ def boot_partition(record: Record) -> Figures:
         if torn.first:
             figures.epochs += 1
             judge.contents.touched([piece.offset - shift for piece in torn.pieces])
+            whole = heads.whole(torn)
         now = judge.boots(file)
         if torn.first:
             before = now
@@ -137,6 +160,9 @@ def boot_partition(record: Record) -> Figures:
             after = now
             figures.changed += before != after
         figures.states += 1
+        for boot in judge.lost():
+            if boot.why or boot.slot not in whole:
+                figures.wrong.append(f"[{torn.begin}, {torn.end}) boots lost: {boot}; whole: {sorted(whole)}")
         for arming, found, old, new in zip(ARMINGS, now, before, after or now, strict=False):
             if found.why or found not in (old, new):
                 arrived = ", ".join(f"{p.entry}@{p.offset - shift:#x}" for p in torn.pieces[:6])
@@ -197,14 +223,15 @@ def _views(file: int, disk: Path, table: str) -> dict[str, object]:
         return {**views, "Linux": tablereader.kernel_mbr(medium)}  # type: ignore[arg-type]
     grub = tablereader.grub(medium)  # type: ignore[arg-type]
     return {**views, "Linux": tablereader.linux(medium), "UEFI": tablereader.uefi(medium),  # type: ignore[arg-type]
-            "GRUB's boot partition": grub and grub[1][0]}
+            "GRUB's boot partition": grub and grub[1][:1]}
 
 
 def partition_table(record: Record) -> Figures:
     figures = Figures("partition table")
-    gap = (34 * 512, MARK_AT + 512 - 34 * 512)  # nobody reads it; the marks are there
-    first = (0, 34 * 512)
-    replay = record.rebuild("table.img", only=(first, (sum(gap), MIB - sum(gap)), (record.size - MIB, MIB)))
+    gap = (TABLE, MARK_AT + 512 - TABLE)  # nobody reads it; the marks are there
+    first = (0, TABLE)
+    end = TABLE if record.table == "gpt" else 512  # partition 4 reaches to the end of the other
+    replay = record.rebuild("table.img", only=(first, (sum(gap), MIB - sum(gap)), (record.size - end, end)))
     file = os.open(replay.disk, os.O_RDONLY)
     before: dict[str, object] = {}
     after: dict[str, object] = {}
@@ -234,10 +261,13 @@ def state_partition(record: Record) -> Figures:
             continue
         figures.states += 1
         DiskImage(replay.disk).copy(copy)
+        mended = _as_the_initramfs(copy)
+        if "is torn" in mended:
+            figures.count("superblock torn, taken from its copy")
         done = subprocess.run(["/sbin/e2fsck", "-f", "-p", str(copy)], capture_output=True, text=True)
         figures.count(f"e2fsck: {done.returncode}")
         if done.returncode > 1:
-            figures.wrong.append(f"[{torn.begin}, {torn.end}): {done.stdout[-300:]}")
+            figures.wrong.append(f"[{torn.begin}, {torn.end}): {mended[-300:]}{done.stdout[-300:]}")
         for name in ("transaction.json", "slots.json", "duties.json"):
             raw = subprocess.run(["/sbin/debugfs", "-c", "-R", f"cat {name}", str(copy)], capture_output=True).stdout
             try:
@@ -245,6 +275,13 @@ def state_partition(record: Record) -> Figures:
             except ValueError:
                 figures.wrong.append(f"[{torn.begin}, {torn.end}): {name} is {raw[:100]!r}")
     return figures
+
+
+def _as_the_initramfs(partition: Path) -> str:
+    """What the product's own check of a file system says; it replays the journal and mends what may be mended."""
+    script = f". {INITRAMFS}; k8r_log() {{ echo \"$*\"; }}; k8r_check {partition}"
+    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True,
+                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}).stdout
 
 
 def _marked(record: Record) -> int:

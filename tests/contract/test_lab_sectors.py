@@ -1,0 +1,129 @@
+"""The judge of recorded lives: small disks with a real table and real file systems, and logs made by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from k8r_agent.boot import grubfiles, loaderfiles
+from k8r_agent.model.slots import Slot
+from tests.contract.test_lab_bootjudge import KNOWN, fat
+from tests.contract.test_lab_writelog import Step, write_log
+from tests.fakes.assets import files_of
+from tests.fakes.golden import assets_of
+from tests.lab import sectors
+from tests.lab.sectors import MIB, Record
+from tests.lab.writelog import FLUSH
+
+# Partition → start and size, MiB. The state partition is large enough for the copy of a superblock.
+PLACES = {1: (1, 40), 2: (41, 1), 3: (42, 1), 4: (43, 160)}
+BLOCK_0 = bytes(1080) + b"\x53\xef" + bytes(4096 - 1082)
+IMAGE, WORKING = (PLACES[n][0] * MIB for n in (2, 3))
+
+
+def decision(*, image_offered: bool = True, primary: Slot = Slot.WORKING) -> bytes:
+    return grubfiles.render_decision(grubfiles.GrubDecision(primary=primary, image_offered=image_offered))
+
+
+class Life:
+    """A node with GRUB whose working slot is the primary, and what it writes from then on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "grub-gpt"
+        self.directory.mkdir()
+        self.steps: list[Step] = []
+        files = loaderfiles.initial_files("grub", assets_of(1), efi=b"EFI program")
+        files |= {f"working/a/{name}": data for name, data in files_of(assets_of(2)).items()}
+        files |= {**loaderfiles.small_files(Slot.WORKING, "a", assets_of(2)), grubfiles.ENV: decision()}
+        boot = fat(directory / "boot.img", files, size=PLACES[1][1] * MIB).read_bytes()
+        self.env = MIB + boot.index(grubfiles.BLOCK_MARK.encode() + b"primary=")
+        disk = self.directory / "start.img"
+        with disk.open("wb") as file:
+            file.truncate(205 * MIB)
+        rows = "".join(f"start={start}MiB,size={size}MiB\n" for start, size in PLACES.values())
+        subprocess.run(["/sbin/sfdisk", "-q", str(disk)], input=f"label: gpt\n{rows}".encode(), check=True)
+        self.write(MIB, boot, disk)
+        self.write(IMAGE, BLOCK_0, disk)
+        self.write(WORKING, BLOCK_0, disk)
+        (self.directory / "digests.json").write_text(json.dumps(KNOWN))
+
+    @staticmethod
+    def write(at: int, data: bytes, disk: Path) -> None:
+        with disk.open("r+b") as file:
+            file.seek(at)
+            file.write(data)
+
+    def does(self, at: int, data: bytes) -> None:
+        self.steps += [(0, at, data), (FLUSH, 0, b"")]
+
+    def record(self) -> Record:
+        write_log(self.directory / "disk.log", self.steps)
+        return Record(self.directory)
+
+
+def test_an_image_slot_may_be_half_written_while_it_is_not_offered(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.does(life.env, decision(image_offered=False))
+    life.does(IMAGE, bytes(4096))
+    life.does(life.env, decision(image_offered=False))
+    life.does(IMAGE, BLOCK_0)
+    life.does(life.env, decision())
+    figures = sectors.boot_partition(life.record())
+    assert figures.states > 6 and figures.epochs == 3 and not figures.wrong
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_lost_boots_that_would_end_in_a_half_written_slot_are_told(tmp_path: Path, offered: bool) -> None:
+    """Not withdrawn before it was written, or offered again too early."""
+    life = Life(tmp_path)
+    if not offered:
+        life.does(life.env, decision(image_offered=False))
+    life.does(IMAGE, bytes(4096))
+    life.does(life.env, decision(primary=Slot.WORKING))
+    figures = sectors.boot_partition(life.record())
+    assert figures.wrong and all("boots lost" in line and "image/a" in line for line in figures.wrong)
+
+
+def test_another_slot_than_before_or_after_is_told(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.steps += [(0, life.env, decision(primary=Slot.IMAGE)), (0, life.env, decision())]
+    figures = sectors.boot_partition(life.record())
+    assert any("instead of" in line for line in figures.wrong)
+
+
+def test_a_torn_superblock_of_the_state_partition_is_what_the_initramfs_mends(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    state = tmp_path / "state.img"
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-b", "4096", str(state), "160M"], check=True, capture_output=True)
+    life.write(PLACES[4][0] * MIB, state.read_bytes(), life.directory / "start.img")
+    subprocess.run(["/sbin/tune2fs", "-c", "7", str(state)], check=True, capture_output=True)
+    life.does(PLACES[4][0] * MIB + 1536, state.read_bytes()[1536:2048])
+    record = life.record()
+    figures = _state(record)
+    assert not figures.wrong and figures.checks["superblock torn, taken from its copy"]
+    (record.directory / "disk.log").unlink()
+    life.does(PLACES[4][0] * MIB + 1024, bytes(512))
+    assert _state(life.record()).wrong, "without a magic number nothing is mended"
+
+
+def _state(record: Record) -> sectors.Figures:
+    found = pytest.MonkeyPatch()
+    try:
+        found.setattr(sectors, "_marked", lambda record: 0)
+        return sectors.state_partition(record)
+    finally:
+        found.undo()
+
+
+def test_the_tail_of_the_state_partition_is_no_table(tmp_path: Path) -> None:
+    life = Life(tmp_path)
+    life.does(204 * MIB, b"x" * 4096)
+    assert sectors.partition_table(life.record()).states == 0
+    first = (life.directory / "start.img").read_bytes()[512:1024]
+    life.does(512, bytes(512))
+    life.does(512, first)
+    figures = sectors.partition_table(life.record())
+    assert figures.states > 2 and any("GRUB" in line for line in figures.wrong)
