@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from k8r_agent.cluster import drain, proof, skew, version, versions
+from k8r_agent.cluster import drain, paths, proof, skew, version, versions
 from k8r_agent.cluster.api import Api
 from k8r_agent.cluster.proof import Line
 from k8r_agent.cluster.version import Version
@@ -14,8 +14,9 @@ from k8r_agent.image import manifest as manifests
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.cluster import MANIFESTS, PKI, As
 from k8r_agent.ports.step import World
-from k8r_agent.steps import enrolment, etcd_member
+from k8r_agent.steps import enrolment, etcd_member, membership
 from k8r_agent.steps import skew as running
+from k8r_agent.steps.enter_cluster import assert_same_place
 from k8r_agent.store import cluster as store
 
 FACT = "cluster-gates"
@@ -53,6 +54,7 @@ def prove(world: World) -> tuple[Line, ...]:
         ("api", lambda: proof.api(answered)),
         ("ca", lambda: _ca(world, answered=answered.ok)),
         ("credential", lambda: _credential(world)),
+        ("kept", lambda: _kept(world)),
         ("skew", lambda: _skew(world)),
     ]
     if enrolment.stacked_etcd(world):
@@ -83,6 +85,22 @@ def _credential(world: World) -> Line:
     if enrolment.control_plane(world) and world.cluster.read(f"{PKI}/ca.key") is not None:
         return proof.credential(world.cluster.read(f"{PKI}/ca.crt") or b"", now, what="the cluster's CA")
     return proof.credential(world.cluster.read(enrolment.CERTIFICATE) or b"", now)
+
+
+def _kept(world: World) -> Line:
+    """What a fresh system is made a member with. The step capture-identity brings the copies up to date."""
+    found = membership.of(world)
+    if found is None:
+        return Line(name="kept", ok=False, hint="--force gives its place in the cluster up",
+                    text="somebody else brought this node into its cluster, and nothing of that is kept")
+    if not membership.complete(world, found):
+        return Line(name="kept", ok=False, text="the node is only half in its cluster", hint="`k8r-agent status`")
+    missing = [path for path in paths.kept(found.role) if store.kept(world.files, path) is None]
+    if missing:
+        return Line(name="kept", ok=False, hint="k8r-recovery(7)",
+                    text=f"not on the state partition: {', '.join(f'/{path}' for path in missing)}")
+    assert_same_place(world, found)
+    return Line(name="kept", ok=True, text=f"what makes it the {found.role} node {found.node_name} is kept")
 
 
 def image_version(world: World) -> Version | None:

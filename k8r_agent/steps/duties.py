@@ -84,10 +84,10 @@ def _cluster(world: World, last: Transaction | None) -> Duty:
     only what may mend itself is tried again, and not at once."""
     if not world.cluster.present() or not world.files.persistent():
         return Duty()
-    from k8r_agent.steps import enter_cluster, membership
+    from k8r_agent.steps import enrolment, enter_cluster, membership
     from k8r_agent.store import cordon
 
-    if membership.complete(world, membership.of(world)):
+    if enrolment.by_hand(world) or membership.complete(world, membership.of(world)):
         left = cordon.load(world.files)
         return Duty(action=Action.UNCORDON, why=f"{left.node} was cordoned for a reinstall and still is") if left \
             else Duty()

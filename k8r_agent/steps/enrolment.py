@@ -6,7 +6,7 @@ from k8r_agent.cluster import certificate, drain
 from k8r_agent.cluster.api import Api
 from k8r_agent.cluster.drain import Elsewhere
 from k8r_agent.errors import ClusterError
-from k8r_agent.ports.cluster import KUBELET, MANIFESTS, As
+from k8r_agent.ports.cluster import KUBELET, MANIFESTS, PKI, As
 from k8r_agent.ports.step import World
 from k8r_agent.store import cluster as store
 
@@ -17,6 +17,12 @@ _PREFIX = "system:node:"
 def enrolled(world: World) -> bool:
     """The running root has a kubelet's credential, whoever gave it."""
     return world.cluster.present() and world.cluster.read(As.NODE.value) is not None
+
+
+def by_hand(world: World) -> bool:
+    """Somebody else brought the running root into a cluster, or made one on it: the agent knows of none."""
+    return store.membership(world.files) is None and world.cluster.present() and (
+        world.cluster.read(As.NODE.value) is not None or world.cluster.read(f"{PKI}/ca.key") is not None)
 
 
 def control_plane(world: World) -> bool:

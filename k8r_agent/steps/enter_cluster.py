@@ -16,7 +16,7 @@ from k8r_agent.model.layout import STATE
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.cluster import Probe
 from k8r_agent.ports.step import World
-from k8r_agent.steps import entry, kubeadm_input, membership
+from k8r_agent.steps import enrolment, entry, kubeadm_input, membership
 from k8r_agent.store import cluster as store
 
 AGAIN = "again"  # fact: nobody has to change anything for the next attempt to succeed
@@ -114,6 +114,11 @@ def _assert_here(world: World) -> None:
     if state.current is not Slot.WORKING or state.primary is not Slot.WORKING:
         raise Refused("the node enters no cluster", why="it does not run from a confirmed working slot",
                       hint="`k8r-agent status` says what to do")
+    if enrolment.by_hand(world):
+        raise Refused("the node enters no cluster", why="somebody else brought this system into one already "
+                      "(/etc/kubernetes), and the agent touches nothing of that",
+                      hint="`k8r-agent reinstall --force` gives it up for a fresh system, which may enter a cluster; "
+                           "remove the Node from its old cluster first")
 
 
 def _assert_network(world: World) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from k8r_agent.cluster.certificate import ca_hashes
 from k8r_agent.config.settings import KubernetesSettings, Settings
+from k8r_agent.model.cluster import Membership, Phase
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction
-from k8r_agent.ports.cluster import KUBELET, As
+from k8r_agent.ports.cluster import KUBELET, PKI, As
 from k8r_agent.ports.step import World
+from k8r_agent.steps import membership
 from tests.fakes import certificates, kuberaw
 from tests.fakes.cluster import CERTIFICATE, FakeCluster, Outside
 from tests.fakes.machine import FakeMachine
@@ -45,15 +48,18 @@ def member(**settings: object) -> Member:
     """Worker node-1 beside node-2, both Ready."""
     api, files, machine, report = Outside(), FakeStateFiles(), FakeMachine(), Listener()
     cluster = FakeCluster(outside=api, files=files)
-    cluster.root.write(As.NODE.value, b"kubelet")
-    cluster.root.write(f"{KUBELET}/config.yaml", b"kind: KubeletConfiguration\n")
-    cluster.root.write(CERTIFICATE, certificates.NODE)
+    for path, data in {As.NODE.value: b"kubelet", f"{KUBELET}/config.yaml": b"kind: KubeletConfiguration\n",
+                       f"{KUBELET}/kubeadm-flags.env": b"KUBELET_KUBEADM_ARGS=\n", CERTIFICATE: certificates.NODE,
+                       f"{PKI}/ca.crt": certificates.CA}.items():
+        cluster.root.write(path, data)
     cluster.kubelet = True
     for name in (ME, OTHER):
         api.register(name, version="1.31.4")
     world = simple_world(files=files, settings=Settings(
         kubernetes=KubernetesSettings(**{"drain_timeout": 60.0, **settings})))  # type: ignore[arg-type]
     world.cluster, world.machine, world.report = cluster, machine, report
+    membership.enter(world, Membership(phase=Phase.MEMBER, role="worker", node_name=ME, kubernetes="1.31.4",
+                                       ca_hash=ca_hashes(certificates.CA)[0], endpoint="192.0.2.10:6443"))
     for slot in Slot:
         world.slots.set_status(slot, SlotStatus(state=SlotState.OK, release=1))
     found = Member(world, cluster, api, machine, files, report)

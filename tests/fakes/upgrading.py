@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from k8r_agent.cluster import paths
 from k8r_agent.cluster.certificate import ca_hashes
 from k8r_agent.config.settings import KubernetesSettings, Settings
 from k8r_agent.image import manifest as manifests
@@ -14,10 +15,10 @@ from k8r_agent.model.bundle import Artifact, Manifest
 from k8r_agent.model.cluster import Membership, Phase
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction
-from k8r_agent.ports.cluster import KUBELET, MANIFESTS, PKI, As
+from k8r_agent.ports.cluster import KUBELET, MANIFESTS, As
 from k8r_agent.ports.commands import Result
 from k8r_agent.ports.step import World
-from k8r_agent.store import cluster as store
+from k8r_agent.steps import membership
 from tests.fakes import certificates, etcd, kubeapi
 from tests.fakes.cluster import CERTIFICATE, MEMBER, STATIC_PODS, FakeCluster
 from tests.fakes.imageroot import PROGRAM, FakeImageRoot
@@ -159,7 +160,8 @@ def control_plane(*, image: str = "1.32.0", **settings: object) -> ControlPlane:
     files, machine, report = FakeStateFiles(), FakeMachine(), Listener()
     cluster = UpgradingCluster(files=files, seconds=machine.now)
     for path, data in {As.NODE.value: b"kubelet", As.ADMIN.value: b"admin", f"{KUBELET}/config.yaml": b"kind: x\n",
-                       CERTIFICATE: certificates.NODE, f"{PKI}/ca.crt": certificates.CA, f"{PKI}/ca.key": b"key",
+                       CERTIFICATE: certificates.NODE,
+                       **{path: certificates.CA if path.endswith(".crt") else b"key" for path in paths.AUTHORITY},
                        **{f"{MANIFESTS}/{pod}.yaml": static_pod(pod, "1.31.4") for pod in STATIC_PODS}}.items():
         cluster.root.write(path, data)
     found = kubeapi.fresh(ca_hashes(certificates.CA)[0])
@@ -170,8 +172,9 @@ def control_plane(*, image: str = "1.32.0", **settings: object) -> ControlPlane:
                         FakeSnapshots(files, running=cluster.etcd_running), FakeImageRoot())
     world.cluster, world.machine, world.report = cluster, machine, report
     world.snapshots, world.image_root = node.snapshots, node.image_root
-    store.remember(files, Membership(phase=Phase.MEMBER, role="control-plane", node_name=ME, kubernetes="1.31.4",
-                                     ca_hash=ca_hashes(certificates.CA)[0], founder=True, endpoint="192.0.2.11:6443"))
+    membership.enter(world, Membership(phase=Phase.MEMBER, role="control-plane", node_name=ME, kubernetes="1.31.4",
+                                       ca_hash=ca_hashes(certificates.CA)[0], founder=True,
+                                       endpoint="192.0.2.11:6443"))
     node.api().register(ME, version="1.31.4")
     node.begin()
 

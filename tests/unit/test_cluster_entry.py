@@ -15,7 +15,7 @@ from k8r_agent.engine import Outcome
 from k8r_agent.model.cluster import JoinSecret, Membership, Phase
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Transaction
-from k8r_agent.ports.cluster import MANIFESTS, As
+from k8r_agent.ports.cluster import MANIFESTS, PKI, As
 from k8r_agent.steps import duties, entry, membership
 from k8r_agent.store import cluster as store
 from tests.crash.clusters import FOUNDER, JOINER, TOKEN, founder, inside, joiner, updated
@@ -77,6 +77,21 @@ def test_a_wrong_cluster_is_refused_and_nothing_changed(said: KubernetesSettings
     before = last(found).id
     assert run(found) and last(found).id == before, "it is not tried again before something changes"
     assert duties.decide(found.world(), last(found)).why
+
+
+@pytest.mark.parametrize("said", [FOUNDER, JOINER], ids=["initialise", "join"])
+@pytest.mark.parametrize("path", [As.NODE.value, f"{PKI}/ca.key"])
+def test_a_cluster_that_somebody_made_by_hand_is_left_alone(said: KubernetesSettings, path: str) -> None:
+    """Its keys are nowhere else: whoever cleaned the root for kubeadm would destroy that cluster."""
+    found = node(KubernetesSettings(), outside=Outside() if said is JOINER else None)
+    run(found)
+    found.cluster.root.write(path, b"by hand")
+    found.settings = replace(found.settings, kubernetes=said)
+    assert duties.decide(found.world(), last(found)) == duties.Duty()
+    runner.submit(found.world(), "join", {}, requested_by="operator")
+    txn = tried(found)
+    assert "somebody else brought" in txn.note and "--force" in txn.facts["hint"]
+    assert found.cluster.made == [] and found.cluster.read(path) == b"by hand"
 
 
 def test_no_cluster_is_made_for_which_the_image_holds_no_pod_network() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from k8r_agent.cluster import proof
+from k8r_agent.cluster import paths, proof
 from k8r_agent.cluster.proof import DAY, Line
 from k8r_agent.errors import Refused
 from k8r_agent.model.slots import Slot
 from k8r_agent.steps.cluster_gates import ClusterGates, prove
+from k8r_agent.store import cluster as store
 from tests.fakes import certificates
 from tests.fakes.cluster import MEMBER
 from tests.fakes.kuberaw import run_pod
@@ -28,7 +31,7 @@ def test_a_healthy_control_plane_proves_every_line() -> None:
     node = control_plane()
     run_pod(node.api(), "default/web", ME)
     found = lines(node)
-    assert list(found) == ["api", "ca", "credential", "skew", "quorum", "snapshot", "pods"]
+    assert list(found) == ["api", "ca", "credential", "kept", "skew", "quorum", "snapshot", "pods"]
     assert [line.text for line in found.values() if not line.ok] == []
     assert found["skew"].text == "Kubernetes 1.32.0 may follow 1.31.4"
     assert "the only etcd member" in found["quorum"].text and "come back with the node" in found["pods"].text
@@ -40,10 +43,9 @@ def test_a_healthy_control_plane_proves_every_line() -> None:
 
 def test_a_worker_proves_less() -> None:
     node = member()
-    node.cluster.root.write("etc/kubernetes/pki/ca.crt", certificates.CA)
     node.world.slots.keep(1, {})
     found = {line.name: line for line in prove(node.world)}
-    assert list(found) == ["api", "ca", "credential", "skew", "pods"]
+    assert list(found) == ["api", "ca", "credential", "kept", "skew", "pods"]
     assert found["pods"].text == "1 pod can move to node-2"
     assert "the node's credential is good for" in found["credential"].text
 
@@ -60,6 +62,25 @@ def test_the_ca_of_another_cluster() -> None:
     node.cluster.root.write("etc/kubernetes/pki/ca.crt", certificates.OTHER_CA)
     node.cluster.probe = lambda endpoint: type("P", (), {"ca": certificates.CA})()  # type: ignore[method-assign]
     assert failing(node) == ["ca"] and "another cluster" in lines(node)["ca"].hint
+
+
+def test_a_worker_that_somebody_joined_by_hand_would_not_come_back() -> None:
+    node = member()
+    node.files.remove(store.MEMBERSHIP)
+    found = {line.name: line for line in prove(node.world)}
+    assert not found["kept"].ok and "nothing of that is kept" in found["kept"].text and found["kept"].hint
+
+
+@pytest.mark.parametrize("spoil, says", [
+    (lambda node: node.files.remove(f"{store.ROOT}/{paths.AUTHORITY[-2]}"), "/etc/kubernetes/pki/sa.key"),
+    (lambda node: node.cluster.remove(paths.STAMP), "half in"),
+    (lambda node: setattr(node.cluster, "host", "renamed"), "its host name was node-1 and is renamed now"),
+], ids=["a key", "the stamp", "the name"])
+def test_what_the_way_back_needs_and_is_not_there(spoil: Callable[[ControlPlane], None], says: str) -> None:
+    """Afterwards there is only the image slot to find that out in."""
+    node = control_plane()
+    spoil(node)
+    assert failing(node) == ["kept"] and says in lines(node)["kept"].text and lines(node)["kept"].hint
 
 
 def test_an_image_that_skips_a_minor() -> None:
