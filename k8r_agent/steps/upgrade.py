@@ -51,10 +51,13 @@ class UpgradeControlPlane:
     def done(self, world: World) -> bool:
         if not world.cluster.present() or not world.files.persistent():
             return True
-        if upgrade.load(world.files) is not None:
+        record = upgrade.load(world.files)
+        if record is not None and not record.owed:
             return False
         if not concerned(world) or not enrolment.control_plane(world) or world.recall(self.name) == "left out":
             return True
+        if record is not None:
+            return False
         try:
             return image_version(world) == own_version(world)
         except Refused:
@@ -73,9 +76,14 @@ class UpgradeControlPlane:
                           "was restored", hint="`k8r-agent events` says what was tried")
         if record is not None and record.txn != world.txn.id:
             self._settle(world, record)
-            record = None
+            record = upgrade.load(world.files)
+        owed = record is not None and record.owed
+        if owed and enrolment.forced(world):
+            upgrade.drop(world.files)
+            if self.done(world):
+                return world.report.status("the cluster's addons may stay older, as --force says")
         try:
-            record = record or self._begin(world)
+            record = self._begin(world, owed=owed) if record is None or owed else record
         except Refused as error:
             if not enrolment.forced(world):
                 raise
@@ -83,7 +91,7 @@ class UpgradeControlPlane:
             return world.remember(self.name, "left out")
         self._upgrade(world, record)
 
-    def _begin(self, world: World) -> Upgrade:
+    def _begin(self, world: World, *, owed: bool) -> Upgrade:
         """What is needed to go back is durable before anything is changed."""
         before, after = own_version(world), image_version(world)
         if before is None or after is None:
@@ -94,7 +102,7 @@ class UpgradeControlPlane:
             upgrade.keep_manifest(world.files, name, world.cluster.read(f"{MANIFESTS}/{name}") or b"")
         assert world.txn is not None
         record = Upgrade(txn=world.txn.id, before=str(before), after=str(after), snapshot=world.recall(SNAPSHOT),
-                         alone=alone, first=_written_down(world) != after,
+                         alone=alone, first=owed or _written_down(world) != after,
                          release=world.slots.status(Slot.IMAGE).release)
         upgrade.save(world.files, record)
         return record
@@ -106,11 +114,8 @@ class UpgradeControlPlane:
         result = world.cluster.kubeadm(_arguments(world, record, program), program=program,
                                        timeout=_TIME * patience.of(world.cluster))
         if not result.code and self._healthy(world, record.after):
-            known = store.membership(world.files)
-            if known is not None:
-                store.remember(world.files, replace(known, kubernetes=record.after))
-            upgrade.drop(world.files)
-            return
+            _remember(world, record.after)
+            return upgrade.drop(world.files)
         error = explain.explain("kubeadm upgrade", result.stdout + "\n" + result.stderr) if result.code else \
             ClusterError("the control plane does not become healthy", why=f"with Kubernetes {record.after}")
         self._go_back(world, record, result, error)
@@ -131,23 +136,29 @@ class UpgradeControlPlane:
         now = own_version(world)
         if now is None or not self._healthy(world, str(now)):
             return False
+        _remember(world, str(now))
         if str(now) != record.after:
             upgrade.drop(world.files)
         return True
 
     def _settle(self, world: World, record: Upgrade) -> None:
+        if record.owed:
+            return
         if record.restoring:
             self._restore(world, record)
-        elif self._settled(world, record):
-            upgrade.drop(world.files)
-        else:
+        elif not self._settled(world, record):
             self._put_back(world, record)
+        elif record.first and str(own_version(world)) == record.after:
+            upgrade.save(world.files, replace(record, owed=True))  # kubeadm comes to the addons last
+        else:
+            upgrade.drop(world.files)
 
     def _put_back(self, world: World, record: Upgrade) -> None:
         """The old static pods over the present data; where etcd cannot read it any more, over the snapshot's."""
         world.report.status(f"the control plane is not healthy: going back to {record.before}")
         self._place_manifests(world)
         if self._healthy(world, record.before):
+            _remember(world, record.before)
             return upgrade.drop(world.files)
         if etcd_member.health(world).code == 0:
             raise ClusterError("the control plane is not healthy", why="etcd is, with its present data, which is not "
@@ -174,6 +185,7 @@ class UpgradeControlPlane:
             raise ClusterError("the control plane is not healthy", why="although etcd's data was restored",
                                hint="k8r-recovery(7)")
         _condemn(world, record, "its control plane did not become healthy, and etcd's data had to be restored")
+        _remember(world, record.before)
         upgrade.drop(world.files)
 
     def _place_manifests(self, world: World) -> None:
@@ -214,12 +226,20 @@ class SettleControlPlane(UpgradeControlPlane):
 
     def done(self, world: World) -> bool:
         return (not world.cluster.present() or not world.files.persistent()
-                or world.boot.state().current is not Slot.WORKING or upgrade.load(world.files) is None)
+                or world.boot.state().current is not Slot.WORKING
+                or (record := upgrade.load(world.files)) is None or record.owed)
 
     def apply(self, world: World) -> None:
         record = upgrade.load(world.files)
         if record is not None:
             self._settle(world, record)
+
+
+def _remember(world: World, kubernetes: str) -> None:
+    """What a fresh system is to bring back: another version would be a downgrade, or an upgrade without its steps."""
+    known = store.membership(world.files)
+    if known is not None:
+        store.remember(world.files, replace(known, kubernetes=kubernetes))
 
 
 def _serves(world: World, wanted: str) -> bool:

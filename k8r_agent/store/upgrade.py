@@ -17,7 +17,8 @@ class Upgrade:
     """`before` and `after`: versions of Kubernetes. `snapshot`: name of etcd's, taken just before. `alone`: etcd
     has no other member. `first`: of the cluster's control planes, as it was when the upgrade was begun: the addons are
     its business, and kubeadm writes the new version down before it comes to them. `restoring`: the data of the
-    snapshot is being put back; there is no way but to the end of that."""
+    snapshot is being put back; there is no way but to the end of that. `owed`: the control plane is well at `after`,
+    nothing is to be put back, but whether kubeadm came to the addons is not known."""
 
     txn: str
     before: str
@@ -27,6 +28,7 @@ class Upgrade:
     alone: bool = False
     first: bool = True
     restoring: bool = False
+    owed: bool = False
 
 
 def load(files: StateFiles) -> Upgrade | None:

@@ -42,9 +42,9 @@ class UpgradingCluster(FakeCluster):
     `rolls_back`: kubeadm puts the old static pods back, as it does. `members` besides this node's: name → healthy.
     `preflight`: what kubeadm complains of before it changes anything. `newer`: version of the image's kubeadm. `slow`:
     seconds that an API server needs to answer after its static pod was changed, `etcd_slow` those of each of etcd's
-    answers."""
+    answers. `coredns`: kubeadm's complaint when it comes to the addons."""
 
-    bad, preflight, newer = "", "", ""
+    bad, preflight, newer, coredns = "", "", "", ""
     converts, rolls_back, slow, etcd_slow = False, True, 0.0, 0.0
 
     def __init__(self, *, files: FakeStateFiles, seconds: Callable[[], float] = lambda: 0.0) -> None:
@@ -68,7 +68,9 @@ class UpgradingCluster(FakeCluster):
             self._write(f"{MANIFESTS}/{pod}.yaml", static_pod(pod, target))
             self._run_pods()
         if target != self.bad:
-            self._upgraded(target, addons=args[1] == "apply")
+            self._upgraded(target, addons=args[1] == "apply" and not self.coredns)
+            if self.coredns and args[1] == "apply":
+                return Result(1, said, f"error: error execution phase addon/coredns: {self.coredns}")
             return Result(0, f"{said}\n[upgrade/successful] SUCCESS!", "")
         if self.rolls_back:
             for pod, data in before.items():

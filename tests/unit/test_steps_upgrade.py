@@ -260,8 +260,59 @@ def test_killed_anywhere_it_ends_well_and_keeps_what_was_there(ending: str) -> N
             if go_on and ending == "well":
                 assert node.api().data["addons"] == "1.32.0", f"killed at {point}: the addons were left out"
             assert node.api().version in (("1.31.4", "1.32.0") if ending == "well" else ("1.31.4",))
+            if ending == "well":  # given up or not, the next reinstall brings the rest along
+                again(node)
+                assert node.api().data["addons"] == "1.32.0", f"killed at {point}: the addons stayed old for good"
             assert upgrade.load(node.files) is None
         assert point > 8, "there are more effects than that"
+
+
+def again(node: ControlPlane, **args: str) -> None:
+    """Another reinstall."""
+    node.begin("t2", **args)
+    node.world.seen.clear()
+    snapshot(node)
+    if not UpgradeControlPlane().done(node.world):
+        attempt(node)
+
+
+def given_up_at_the_addons() -> ControlPlane:
+    """What is left behind when kubeadm, and then the reinstall, failed after the control plane was upgraded."""
+    node = control_plane()
+    snapshot(node)
+    node.cluster.coredns = "unable to fetch CoreDNS current installed version"
+    for _ in range(3):
+        with pytest.raises(ClusterError, match="kubeadm upgrade failed"):
+            attempt(node)
+    attempt(node, SettleControlPlane)
+    assert node.api().version == "1.32.0" and "addons" not in node.api().data
+    return node
+
+
+def test_a_control_plane_that_was_upgraded_is_not_taken_back_by_the_next_reinstall() -> None:
+    """kubeadm init on the fresh root is told the version that is remembered."""
+    known = store.membership(given_up_at_the_addons().files)
+    assert known is not None and known.kubernetes == "1.32.0"
+
+
+def test_addons_that_a_failed_reinstall_left_old_are_brought_along_by_the_next() -> None:
+    node = given_up_at_the_addons()
+    node.boot_into(Slot.IMAGE)
+    assert UpgradeControlPlane().done(node.world), "they are in nobody's way there"
+    node.boot_into(Slot.WORKING)
+    with pytest.raises(ClusterError):
+        again(node)
+    attempt(node, SettleControlPlane)
+    node.cluster.coredns = ""
+    again(node)
+    assert node.api().data["addons"] == "1.32.0" and upgrade.load(node.files) is None
+
+
+def test_addons_that_cannot_be_brought_along_do_not_hold_up_a_forced_reinstall() -> None:
+    node = given_up_at_the_addons()
+    made = list(node.cluster.made)
+    again(node, force="yes")
+    assert node.cluster.made == made and "as --force says" in node.report.texts[-1]
 
 
 def _finish(node: ControlPlane) -> None:
