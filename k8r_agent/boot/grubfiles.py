@@ -16,6 +16,7 @@ ENV = "grub/k8r.env"
 ARGUMENTS = "grub.env"  # beside a slot's kernel: GRUB can read variables from a file, but no plain text
 KERNEL_SUM = "kernel.sha256"  # checked by GRUB before each boot
 MAX_TRIES = 9  # the script counts in single digits
+_TRIES = tuple(str(number) for number in range(MAX_TRIES + 1))
 
 BLOCK_MARK = "# GRUB Environment Block\n"
 _HEAD = BLOCK_MARK.encode()
@@ -71,7 +72,7 @@ def parse_decision(data: bytes | None) -> GrubDecision:
     tries = values.get("tries", "")
     return GrubDecision(primary=slots.get(values.get("primary", ""), default.primary),
                         once=slots.get(values.get("once", "")),
-                        tries=int(tries) if tries.isdecimal() else default.tries,
+                        tries=int(tries) if tries in _TRIES else default.tries,
                         image_dir="b" if values.get("image_dir", "").endswith("b") else "a",
                         image_offered=not values.get("image_dir", "").startswith("-"),
                         working_dir="b" if values.get("working_dir") == "b" else "a")

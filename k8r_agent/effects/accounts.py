@@ -77,7 +77,7 @@ def _text(rows: Iterable[list[str]]) -> str:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else -1
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def _human(number: int) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 from k8r_agent.errors import FetchError
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)")
+_DIGITS = 18  # of no size are there more; Python refuses to read some thousands
+_CONTENT_RANGE = re.compile(rf"bytes\s+(\d{{1,{_DIGITS}}})-(\d{{1,{_DIGITS}}})/(\d{{1,{_DIGITS}}}|\*)", re.ASCII)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # worth another attempt
 
 
@@ -78,8 +79,7 @@ class Answer:
 
     @property
     def length(self) -> int | None:
-        text = self.header("Content-Length")
-        return int(text) if text.isascii() and text.isdigit() else None
+        return _number(self.header("Content-Length"))
 
     def pace(self, seconds: float, least: int) -> None:
         """From now on reading raises TimeoutError when fewer than `least` bytes arrive in `seconds`, of whatever."""
@@ -140,9 +140,9 @@ def _part(answer: Answer, wanted: Range) -> tuple[int, int]:
 def _refusal(answer: Answer, wanted: Range) -> FetchError:
     status = answer.status
     if status == 416:
-        has = answer.header("Content-Range").rpartition("/")[2]
-        if has.isdigit() and int(has) != wanted.size:
-            return _size(answer, int(has), wanted.size or 0)
+        has = _number(answer.header("Content-Range").rpartition("/")[2])
+        if has is not None and has != wanted.size:
+            return _size(answer, has, wanted.size or 0)
         return FetchError(f"{answer.url}: the server refuses bytes {wanted.start} to {wanted.end}", why="416")
     if status in (404, 410):
         return FetchError(f"{answer.url} does not exist", why=f"the server says {status}",
@@ -159,10 +159,15 @@ def _size(answer: Answer, has: int, expected: int) -> FetchError:
                       else "the bundle on the server is incomplete, or is being replaced just now")
 
 
+def _number(text: str) -> int | None:
+    """What a header says in digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
+
+
 def retry_after(value: str) -> float | None:
     """Seconds, from a number or a date; None when it is neither."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(int(value)))
-    with contextlib.suppress(ValueError, TypeError, IndexError):
+    if (seconds := _number(value)) is not None:
+        return float(seconds)
+    with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None

@@ -7,7 +7,7 @@ import re
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
           "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_NUMBER = r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)"
+_NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)"  # of more digits there is an infinity
 
 
 def parse_size(text: str) -> int:

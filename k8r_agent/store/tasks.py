@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from k8r_agent.config import toml
 from k8r_agent.errors import TaskFileError
 from k8r_agent.model.task import StepRule, Task
 from k8r_agent.model.txn import Transaction
 from k8r_agent.model.units import parse_duration
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FORMAT = 1
 DIRECTORIES = (Path("/etc/k8r/tasks"), Path("/usr/lib/k8r/tasks"))  # the first that has the name wins
@@ -84,8 +79,8 @@ def parse(path: Path, known: Iterable[str]) -> Task:
     except (OSError, UnicodeDecodeError) as error:
         raise TaskFileError("cannot be read", where=str(path), why=str(error)) from None
     try:
-        data: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = toml.loads(text)
+    except ValueError as error:
         line = re.search(r"line (\d+)", str(error))
         raise TaskFileError("is not TOML", where=f"{path}:{line[1] if line else 1}", why=str(error)) from None
     return _Parser(path, text, tuple(known)).task(data)

@@ -1,14 +1,15 @@
 """A full file system or an I/O error at every write: the product's engine over the disks of the crash matrix.
 
 At the k-th point something fails: once, or from then on until somebody mends it. The node must stay bootable and say
-what is wrong; once it is mended, the same task ends well. K8R_FAULT_EVERY=1 tries every point of every task.
+what is wrong; once it is mended, the same task ends well. `make matrix` fills it up at each point there is, and tries
+the other faults at every tenth (K8R_FAULT_EVERY).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -57,6 +58,8 @@ DEVICES: dict[str, tuple[tuple[str, ...], Callable[[int, str], K8rError]]] = {
     "the disk": (("disk:", "table:", "mkfs:", "grow:", "mount:"), _disk),
 }
 SESSIONS = 40
+FULL = (errno.ENOSPC, True)  # the error, and whether it lasts
+OTHERS = ((errno.ENOSPC, False), (errno.EIO, False), (errno.EIO, True))
 
 
 @dataclass
@@ -175,20 +178,25 @@ def _done(node: FakeNode, task: str) -> bool:
     return txn is not None and txn.state is TxnState.DONE and txn.task in (task, "reinstall")
 
 
-def every_point(task: str, loader: str, device: str, every: int) -> int:
+def every_point(task: str, loader: str, device: str, every: int, kinds: Sequence[tuple[int, bool]]) -> int:
+    """Each kind of fault begins at another point, so that a sample meets more of them. Returns the number of runs."""
     runs = 0
-    for lasting in (False, True):
+    for number, lasting in kinds:
         for at in range(runs % every, 10_000, every):
-            number = (errno.ENOSPC, errno.EIO)[at // every % 2]
             try:
                 met = run(task, loader, device, number, at, lasting)
             except BaseException as error:
                 raise AssertionError(f"{device}, point {at}, {'lasting' if lasting else 'once'}, "
                                      f"{errno.errorcode[number]}: {error!r}") from error
-            runs += 1
             if not met:
                 break
+            runs += 1
+    assert runs, "no fault was met"
     return runs
+
+
+def tell(task: str, loader: str, device: str, runs: int) -> None:
+    print(f"\n{task} ({loader}), {device}: {runs} runs")
 
 
 @pytest.mark.fault(21)
@@ -198,7 +206,17 @@ def every_point(task: str, loader: str, device: str, every: int) -> int:
 @pytest.mark.parametrize("task", TASKS)
 def test_some_writes_fail(task: str, loader: str, device: str) -> None:
     """A sample, for a developer's loop."""
-    every_point(task, loader, device, 37)
+    tell(task, loader, device, every_point(task, loader, device, 74, (FULL, *OTHERS)))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("loader", ["systemd-boot", "grub"])
+@pytest.mark.parametrize("task", TASKS)
+def test_full_at_every_write(task: str, loader: str, device: str) -> None:
+    tell(task, loader, device, every_point(task, loader, device, 1, [FULL]))
 
 
 @pytest.mark.slow
@@ -207,5 +225,5 @@ def test_some_writes_fail(task: str, loader: str, device: str) -> None:
 @pytest.mark.parametrize("loader", ["systemd-boot", "grub"])
 @pytest.mark.parametrize("task", TASKS)
 def test_every_write_fails(task: str, loader: str, device: str) -> None:
-    runs = every_point(task, loader, device, int(os.environ.get("K8R_FAULT_EVERY", "5")))
-    print(f"\n{task} ({loader}), {device}: {runs} runs")
+    every = int(os.environ.get("K8R_FAULT_EVERY", "10"))
+    tell(task, loader, device, every_point(task, loader, device, every, OTHERS))

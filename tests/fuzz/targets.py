@@ -258,6 +258,7 @@ CONFIG = (b'[node]\nhostname = "n1"\nrole = "worker"\n[access]\nauthorized_keys 
           b'[disk]\nimage_size = "4GiB"\n[update]\nsource = "https://example.org/k8r"\nauto = true\n')
 VARIABLES = b"HTTP_IMAGE_URL=http://example.org/image\nexport HOSTNAME=\"n1\"\nKUBERNETES_VERSION='1.20'\n"
 ENTRY = sdfiles.render_entry(Slot.WORKING, "a", "quiet")
+MANY = b"9" * 5000  # more digits than Python reads
 DEEP = b"[" * 20_000  # parsers that call themselves run out of stack
 ACCOUNTS = Accounts(users=(User(name="ops", uid=1000, gid=1000, gecos="", home="/home/ops", shell="/bin/sh",
                                 shadow=("!",), groups=("sudo",)),), groups={"ops": 1000}).to_json()
@@ -292,19 +293,21 @@ TARGETS: dict[str, Target] = {
         _answer("206 Partial Content", "Content-Range: bytes 10-109/1000", "Content-Length: 100", body=bytes(100)),
         _answer("302 Found", "Location: http://127.0.0.1:1/", "Content-Length: 0"),
         _answer("503 Busy", "Retry-After: 1", "Content-Length: 0"),
+        _answer("416 No", "Content-Range: bytes */5", "Content-Length: 0"),
         _answer("200 OK", "Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"))),
 }
 
 
 TEXTS = ("manifest", "index", "configuration", "task", "journal", "events", "queue", "slots", "duties", "accounts")
 # Words that lead where bytes alone rarely do.
-WORDS = (b"Infinity", b"NaN", b"1e999", b"-1", b"99999999999999999999", b"null", b"true", b"[]", b"{}", b'"', b'"""',
+WORDS = (MANY, b"\xb2", "\u0661".encode(), b"Infinity", b"NaN", b"1e999", b"-1", b"99999999999999999999", b"null",
+         b"true", b"[]", b"{}", b'"', b'"""',
          b"\\u0000", b"\\ud800", b"..", b"/", b"../", b"\0", b"Content-Length: ", b"Content-Range: bytes ",
          b"Transfer-Encoding: chunked", b"Location: ", b"EFI PART", b"\x53\xef", b"\x55\xaa")
 
 
 def seeds(name: str) -> tuple[bytes, ...]:
-    return (*TARGETS[name].seeds, *([DEEP, b'{"format": 1, "x": ' + DEEP] if name in TEXTS else []))
+    return (*TARGETS[name].seeds, *([DEEP, b'{"format": 1, "x": ' + DEEP, b"x = " + DEEP] if name in TEXTS else []))
 
 
 def run(name: str, data: bytes) -> None:
