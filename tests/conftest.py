@@ -124,11 +124,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many runs the crash matrices had, those of the whole ones each."""
+    """How many runs the crash matrices had, those of the whole ones each, and how many torn states were judged."""
     reports = [r for r in terminalreporter.stats.get("passed", ()) if r.nodeid.startswith("tests/crash/")]
     lines = sorted(line for report in reports if "slow" in report.keywords for line in report.capstdout.splitlines())
     runs = [int(found) for report in reports for found in re.findall(r"(\d+) runs", report.capstdout)]
-    for line in [*filter(None, lines), f"crash matrices: {sum(runs)} runs in {len(runs)} tests"] if runs else ():
+    torn = [int(found) for report in reports for found in re.findall(r"(\d+) torn states", report.capstdout)]
+    for line in [*filter(None, lines), f"crash matrices: {sum(runs)} runs in {len(runs)} tests",
+                 f"boot decisions: {sum(torn)} torn states in {len(torn)} tests"] if runs or torn else ():
         terminalreporter.write_line(line)
 
 

@@ -102,6 +102,7 @@ def test_old_or_new_and_nothing_else(kind: type[Firmware], primary: Slot, used: 
     after = boots(after_node)
     states = cuts(firmware, slot, act)
     assert states
+    print(f"\n{len(states)} torn states")
     for left in states:
         first = boots(left)[0]
         assert first in (before[0], after[0]), action
