@@ -22,6 +22,7 @@ from k8r_agent.store import cluster as store
 AGAIN = "again"  # fact: nobody has to change anything for the next attempt to succeed
 CONFIGURATION = "k8r.toml"  # on the boot partition
 _WAIT, _LOOK = 120.0, 5.0  # seconds that a control plane gets to answer, and between two looks
+_CLOCK_WAIT = 600.0  # seconds that a time server gets, when there is no other way
 _CLOCK_OFF = 3600.0  # seconds by which the clock may lag behind what this node has written down
 
 
@@ -129,14 +130,17 @@ def _assert_network(world: World) -> None:
 
 
 def _assert_clock(world: World) -> None:
-    """kubeadm would call every certificate not yet valid."""
-    behind = world.machine.now() - world.cluster.clock()
-    if behind > _CLOCK_OFF:
+    """kubeadm would call every certificate not yet valid, and what it makes would have ended before it is used."""
+    if _clock_wrong(world):
         world.remember(AGAIN, "yes")
         raise ClusterError(
             "the clock is wrong", why=time.strftime("it says %Y-%m-%d, but this node has written down a later time",
                                                     time.gmtime(world.cluster.clock())),
             hint="wait for the time server, or set it with `timedatectl set-time`; the node tries again by itself")
+
+
+def _clock_wrong(world: World) -> bool:
+    return world.machine.now() - world.cluster.clock() > _CLOCK_OFF
 
 
 def _assert_ca(found: Probe, wanted: tuple[str, ...], endpoint: str) -> None:
@@ -226,6 +230,9 @@ class Rejoin:
     name = "rejoin"
     summary = "Bring the node back into its cluster"
 
+    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
+
     def done(self, world: World) -> bool:
         if not world.cluster.present():
             return True  # no Kubernetes on this node
@@ -236,12 +243,24 @@ class Rejoin:
     def apply(self, world: World) -> None:
         found = membership.of(world)
         assert found is not None
+        if found.control_plane:
+            self._wait_for_clock(world)
         try:
             assert_same_place(world, found)
             entry.come_back(world, found)
         except Unreachable as error:
             world.report.status(f"the node stays outside of its cluster for now: {error}")
             world.remember(self.name, f"{error}"[:500])
+
+
+    def _wait_for_clock(self, world: World) -> None:
+        """A control plane's certificates begin with its CA and end a year from now, whatever the clock calls now."""
+        deadline = world.machine.monotonic() + _CLOCK_WAIT
+        while _clock_wrong(world) and world.machine.monotonic() < deadline:
+            world.report.status("waiting for the clock: it is behind what this node has written down")
+            world.report.progress(0, 0)
+            self._sleep(_LOOK)
+        _assert_clock(world)
 
 
 class BlankSecret:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -68,6 +69,25 @@ def test_a_state_that_may_still_be_made_is_absent_and_a_damaged_marker_is_not(tm
         (directory / "state").write_bytes(marker)
     _, out = sh('rmdir() { :; }; k8r_boot=vda1; k8r_read_marker; echo "marker=$k8r_marker"', tmp_path)
     assert out.splitlines()[-1] == f"marker={read}"
+
+
+@pytest.mark.parametrize(("now", "state", "to"), [
+    (0, "mounted", ["@1700000000", "@1800000000"]), (1_750_000_000, "mounted", ["@1800000000"]),
+    (1_900_000_000, "mounted", []), (0, "absent", [])])
+def test_a_clock_without_a_battery_goes_on_where_the_node_was_last(tmp_path: Path, now: int, state: str,
+                                                                   to: list[str]) -> None:
+    """The marker alone is from the first boot: certificates made by it could have ended before they were made."""
+    kept = tmp_path / "root/var/lib/k8r"
+    kept.mkdir(parents=True)
+    for name, seconds in (("transaction.json", 1_700_000_000), ("events.jsonl", 1_800_000_000)):
+        (kept / name).touch()
+        os.utime(kept / name, (seconds, seconds))
+    (tmp_path / "now").write_text(str(now))
+    clock = (f"date() {{ case \"$1\" in -r) command date \"$@\" ;; -s) echo \"$2\" >>{tmp_path}/set; "
+             f"echo \"${{2#@}}\" >{tmp_path}/now ;; *) cat {tmp_path}/now ;; esac; }}; ")
+    sh(f"{clock} k8r_log() {{ :; }}; k8r_state={state}; k8r_clock_of_state", tmp_path)
+    said = tmp_path / "set"
+    assert (said.read_text().split() if said.exists() else []) == to
 
 
 def test_the_image_slot_is_never_mounted_writable(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ class FakeCluster:
     def __init__(self, *, version: str = "1.31.4", name: str = "node-1", root: FakeStateFiles | None = None,
                  files: FakeStateFiles | None = None, outside: FakeApi | None = None,
                  point: Callable[[str], None] = nowhere) -> None:
-        self.version, self.host, self.point, self.time = version, name, point, 1_800_000_000.0
+        self.version, self.host, self.point = version, name, point
+        self.time: float | None = None  # what the clock says, where it is not what the machine says
+        self.now: Callable[[], float] = lambda: 1_800_000_000.0
         self.root, self.files = root or FakeStateFiles(), files or FakeStateFiles()
         self.outside, self.ip, self.latency = outside, "192.0.2.11", 0.004
         self.kubelet, self.etcd_bound, self.image_slot, self.broken = False, False, False, ""
@@ -143,7 +145,7 @@ class FakeCluster:
         return Probe(reachable=True, ca=api.ca, local=api is not self.outside)
 
     def clock(self) -> float:
-        return self.time
+        return self.now() if self.time is None else self.time
 
     def name(self) -> str:
         return self.host

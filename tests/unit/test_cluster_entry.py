@@ -133,7 +133,7 @@ def test_a_clock_in_1970() -> None:
     found = node(JOINER, outside=Outside())
     found.cluster.time = 0.0
     assert "the clock is wrong" in tried(found).note and untouched(found)
-    found.cluster.time = found.machine.now() + duties.REST
+    found.cluster.time = None
     found.machine.sleep(duties.REST)
     assert tried(found).state.value == "done"
 
@@ -244,6 +244,19 @@ def test_no_system_is_confirmed_without_its_control_plane(said: str) -> None:
     txn = reinstalled(found)
     assert txn.task == "reinstall" and txn.state.value == "failed" and txn.facts["failed-step"] == "rejoin"
     assert found.running is Slot.IMAGE and found.cluster.data == data
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_control_plane_makes_no_certificates_by_a_clock_that_is_behind(mended: bool) -> None:
+    """They would have ended before the time server comes, and the node with them."""
+    found = updated(founder(PlainLoader))
+    made, found.cluster.time = list(found.cluster.made), 0.0
+    if mended:
+        found.machine.on_sleep = lambda: setattr(
+            found.cluster, "time", None if found.machine.uptime > 60 else 0.0)
+    txn = reinstalled(found)
+    assert txn.state.value == ("done" if mended else "failed"), txn.note
+    assert mended or ("the clock is wrong" in txn.note and found.cluster.made == made)
 
 
 @pytest.mark.parametrize("what", ["host", "ip"])
