@@ -16,9 +16,10 @@ AUTHORITY = tuple(f"{PKI}/{name}" for name in (
 
 CLIENT = f"{KUBELET}/pki/kubelet-client-current.pem"  # a link: the kubelet refuses to rotate a plain file
 CLIENT_KEPT = f"{KUBELET}/pki/kubelet-client-kept.pem"
+FLAGS = f"{KUBELET}/kubeadm-flags.env"
 # Whoever has these comes back as this Node, without a token and without kubeadm. The credential last: what is there
 # only in part does not look like one.
-WORKER = (CA, f"{KUBELET}/config.yaml", f"{KUBELET}/kubeadm-flags.env", CLIENT, As.NODE.value)
+WORKER = (CA, f"{KUBELET}/config.yaml", FLAGS, CLIENT, As.NODE.value)
 
 STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 ETCD_POD = f"{MANIFESTS}/etcd.yaml"
@@ -28,7 +29,7 @@ _CONFIGS = ("kubelet", "bootstrap-kubelet", "admin", "super-admin", "controller-
 # Everything that kubeadm and a started kubelet write, and nothing that an owner may have put beside it: other static
 # pods, patches, an audit policy. The kubelet's own first: without them it does not start again.
 WRITTEN = (
-    *(f"{ETC}/{name}.conf" for name in _CONFIGS), f"{KUBELET}/config.yaml", f"{KUBELET}/kubeadm-flags.env",
+    *(f"{ETC}/{name}.conf" for name in _CONFIGS), f"{KUBELET}/config.yaml", FLAGS,
     f"{KUBELET}/instance-config.yaml", f"{KUBELET}/pki", *(f"{MANIFESTS}/{pod}.yaml" for pod in STATIC_PODS),
     *(f"{PKI}/{leaf}.{kind}" for leaf in _LEAVES for kind in ("crt", "key")), *AUTHORITY)
 

@@ -1,7 +1,7 @@
 """Which role a node has, how it comes into its cluster, and why. One rule applies; it is named, never guessed.
 
 No rule makes a second control plane by accident: only `initialise` makes a new cluster, only on a node that neither
-keeps one nor was told of one.
+keeps one nor was told of one, be it by a token that was used since.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Facts:
     kept: str = ""
     label: str = ""
     join: bool = False  # endpoint, token and CA hash are known
+    named: bool = False  # the CA of a cluster is
     certificate_key: bool = False
     initialise: bool = False
 
@@ -45,7 +46,7 @@ class Decision:
 def facts(settings: Settings, *, kept: str = "", label: str = "") -> Facts:
     k8s = settings.kubernetes
     return Facts(setting=settings.node.role, kept=kept, label=label, join=can_join(k8s),
-                 certificate_key=bool(k8s.certificate_key), initialise=k8s.initialise)
+                 named=bool(k8s.ca_cert_hashes), certificate_key=bool(k8s.certificate_key), initialise=k8s.initialise)
 
 
 def can_join(k8s: KubernetesSettings) -> bool:
@@ -58,7 +59,7 @@ def decide(found: Facts) -> Decision:
         return _kept(found)
     role, rule, reason = _role(found)
     if role == UNCLUSTERED:
-        return Decision(role=role, entry=STAY, rule=rule, reason=reason, hint=_ADD)
+        return Decision(role=role, entry=STAY, rule=rule, reason=reason, hint=_ADD_TOKEN if found.named else _ADD)
     return _entry(found, role, rule, reason)
 
 
@@ -69,6 +70,8 @@ def state_role(settings: Settings, *, label: str = "") -> str:
 
 _ADD = ("on the boot partition, in k8r.toml under [kubernetes]: endpoint, join_token and ca_cert_hashes to join a "
         "cluster, or initialise = true on the first node of a new one")
+_ADD_TOKEN = ("`k8r-agent join --token-file FILE`, or kubernetes.join_token in k8r.toml on the boot partition; to make a "
+              "new cluster, remove kubernetes.ca_cert_hashes there")
 _ADD_KEY = ("to join as a worker set node.role to worker; to join as a control-plane node add "
             "kubernetes.certificate_key to k8r.toml on the boot partition (`kubeadm init phase upload-certs "
             "--upload-certs` on a control-plane node prints one)")
@@ -91,9 +94,15 @@ def _role(found: Facts) -> tuple[str, str, str]:
         return CONTROL_PLANE, "state-partition", f"the state partition is labelled {found.label}"
     if found.join:
         return WORKER, "join-information", "the configuration says which cluster to join"
-    if found.initialise:
+    if found.initialise and not found.named:
         return CONTROL_PLANE, "initialise", "there is nothing to join, and kubernetes.initialise is true"
-    return UNCLUSTERED, "nothing", "there is nothing to join, and kubernetes.initialise is not set"
+    return UNCLUSTERED, "nothing", _lacking(found)
+
+
+def _lacking(found: Facts, role: str = UNCLUSTERED) -> str:
+    if found.named:
+        return "kubernetes.ca_cert_hashes names a cluster, but there is no token with which to join it"
+    return "there is nothing to join" + ("" if role == WORKER else ", and kubernetes.initialise is not set")
 
 
 def _entry(found: Facts, role: str, rule: str, reason: str) -> Decision:
@@ -103,7 +112,7 @@ def _entry(found: Facts, role: str, rule: str, reason: str) -> Decision:
                         reason=f"{reason}; without a certificate key it cannot join a cluster as one")
     if found.join:
         return Decision(role=role, entry=JOIN, rule=rule, reason=reason)
-    if role == CONTROL_PLANE and found.initialise:
+    if role == CONTROL_PLANE and found.initialise and not found.named:
         return Decision(role=role, entry=INITIALISE, rule=rule, reason=reason)
-    lacking = "there is nothing to join" + (", and kubernetes.initialise is not set" if role == CONTROL_PLANE else "")
-    return Decision(role=role, entry=STAY, rule=rule, reason=f"{reason}; {lacking}", hint=_ADD)
+    return Decision(role=role, entry=STAY, rule=rule, reason=f"{reason}; {_lacking(found, role)}",
+                    hint=_ADD_TOKEN if found.named else _ADD)

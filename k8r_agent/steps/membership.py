@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from k8r_agent.cluster import certificate, paths
+from k8r_agent.cluster import certificate, kubeletflags, paths, versions
 from k8r_agent.errors import ClusterError, StepFailed
 from k8r_agent.model.cluster import Membership, Phase
 from k8r_agent.model.slots import Slot
@@ -149,6 +149,7 @@ def restore_worker(world: World, found: Membership) -> None:
     _assert_same(kept[paths.CA] or b"", found)
     assert_valid(world, kept[paths.CLIENT] or b"")
     cluster = world.cluster
+    kept[paths.FLAGS] = kubeletflags.for_kubelet(kept[paths.FLAGS] or b"", versions.one(cluster.tools().kubelet))
     for path, data in kept.items():
         if path != paths.CLIENT:
             cluster.place(path, data or b"", mode=0o644 if path == paths.CA else 0o600)

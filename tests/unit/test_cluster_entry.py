@@ -178,6 +178,15 @@ def test_a_worker_comes_back_without_token_and_without_kubeadm() -> None:
     assert found.cluster.made == ["join"] and found.cluster.kubelet
 
 
+def test_a_worker_comes_back_without_flags_that_its_kubelet_lost() -> None:
+    found = updated(joiner(PlainLoader))
+    found.power_on()
+    found.cluster.root.live[paths.FLAGS] = b'KUBELET_KUBEADM_ARGS="--pod-infra-container-image=p:3.2 --node-ip=::1"\n'
+    found.cluster.version = "1.35.0"
+    assert reinstalled(found).state.value == "done"
+    assert found.cluster.read(paths.FLAGS) == b'KUBELET_KUBEADM_ARGS=" --node-ip=::1"\n'
+
+
 @pytest.mark.parametrize(("latency", "state"), [(0.004, "failed"), (0.050, "done")])
 def test_a_kubelet_gets_more_time_on_a_slow_medium(latency: float, state: str) -> None:
     """Two minutes on a good one."""

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from k8r_agent.cluster import cni, hostname, registries
+from k8r_agent.cluster import cni, hostname, kubeletflags, registries, versions
 from k8r_agent.config import toml
 from k8r_agent.config.readers import hostname as valid
 from k8r_agent.config.settings import KubernetesSettings
@@ -64,6 +64,17 @@ def test_flannel_gets_the_network_of_the_cluster() -> None:
     assert b'"Network": "172.30.0.0/16"' in made and b"10.244" not in made
     with pytest.raises(ClusterError, match="not flannel's"):
         cni.prepared(where, b"kind: Namespace\n", said=said, pod_cidr="172.30.0.0/16")
+
+
+@pytest.mark.parametrize(("kubelet", "left"), [
+    ("1.23.17", None),
+    ("1.27.0", "--container-runtime-endpoint=/run/c.sock --pod-infra-container-image=p:3.2"),
+    ("1.34.9", "--container-runtime-endpoint=/run/c.sock --pod-infra-container-image=p:3.2"),
+    ("1.35.0", "--container-runtime-endpoint=/run/c.sock"), ("", None)])
+def test_a_kubelet_is_not_started_with_flags_that_it_lost(kubelet: str, left: str | None) -> None:
+    flags = "--container-runtime=remote --container-runtime-endpoint=/run/c.sock --pod-infra-container-image=p:3.2"
+    found = kubeletflags.for_kubelet(f'KUBELET_KUBEADM_ARGS="{flags}"\n'.encode(), versions.one(kubelet))
+    assert found.decode().split('"')[1].split() == (left or flags).split()
 
 
 def test_registries_without_tls() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -11,15 +12,19 @@ from k8r_agent.config.settings import KubernetesSettings, NodeSettings, Settings
 from k8r_agent.errors import Refused
 
 MASTER = "masterpersistent"
-EVERY = [Facts(setting=setting, kept=kept, label=label, join=join, certificate_key=key, initialise=initialise)
-         for setting, kept, label, join, key, initialise in itertools.product(
+EVERY = [Facts(setting=setting, kept=kept, label=label, join=join, named=named or join, certificate_key=key,
+               initialise=initialise)
+         for setting, kept, label, join, named, key, initialise in itertools.product(
              ("auto", "worker", "control-plane"), ("", "worker", "control-plane"), ("", "k8r-state", MASTER),
-             (False, True), (False, True), (False, True))]
+             (False, True), (False, True), (False, True), (False, True))]
 
 
 @pytest.mark.parametrize(("found", "role", "entry", "rule"), [
     (Facts(setting="auto"), "", "", "nothing"),
     (Facts(setting="auto", initialise=True), "control-plane", "initialise", "initialise"),
+    (Facts(setting="auto", named=True, initialise=True), "", "", "nothing"),
+    (Facts(setting="control-plane", named=True, initialise=True), "control-plane", "", "setting"),
+    (Facts(setting="auto", label=MASTER, named=True, initialise=True), "control-plane", "", "state-partition"),
     (Facts(setting="auto", join=True), "worker", "join", "join-information"),
     (Facts(setting="auto", join=True, initialise=True), "worker", "join", "join-information"),
     (Facts(setting="auto", label=MASTER), "control-plane", "", "state-partition"),
@@ -53,7 +58,7 @@ def test_a_setting_against_what_the_node_keeps_is_refused(found: Facts) -> None:
 def test_never_a_second_control_plane_by_accident(found: Facts) -> None:
     decision = decide(found)
     if decision.entry == "initialise":
-        assert found.initialise and not found.join and not found.kept and decision.role == "control-plane"
+        assert found.initialise and not found.named and not found.kept and decision.role == "control-plane"
     if found.kept:
         assert decision.entry == "return"
 
@@ -68,4 +73,6 @@ def test_the_state_partition_is_labelled_for_the_role_the_node_will_have() -> No
 
 def test_a_blanked_token_is_no_join_information() -> None:
     told = KubernetesSettings(endpoint="cp:6443", ca_cert_hashes=("sha256:",))
-    assert not facts(Settings(kubernetes=told)).join
+    assert not facts(Settings(kubernetes=told)).join and facts(Settings(kubernetes=told)).named
+    found = decide(facts(Settings(kubernetes=replace(told, initialise=True))))
+    assert found.entry == "" and "no token" in found.reason and "ca_cert_hashes" in found.hint
