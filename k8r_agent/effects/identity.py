@@ -23,7 +23,7 @@ from pathlib import Path
 from k8r_agent.config.settings import Settings
 from k8r_agent.effects import accounts
 from k8r_agent.effects.commands import commands
-from k8r_agent.effects.placing import place, read
+from k8r_agent.effects.placing import place, read, read_within
 from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import K8rError, StateError
 from k8r_agent.ports.commands import Commands
@@ -106,7 +106,7 @@ class NodeIdentity:
         people = accounts.pick(self._accounts())
         found["users.json"] = (people.to_json(), 0o600)
         for user, home in self._homes(people):
-            self._take(found, f"authorized_keys/{user}", home / ".ssh/authorized_keys")
+            self._take(found, f"authorized_keys/{user}", home / ".ssh/authorized_keys", top=home)
         for kind, directory in NETWORK.items():
             for path in sorted((self._root / directory).glob("*")):
                 self._take(found, f"network/{kind}/{path.name}", path)
@@ -126,17 +126,17 @@ class NodeIdentity:
         except OSError:
             return False
 
-    def _take(self, found: dict[str, tuple[bytes, int]], name: str, path: Path) -> None:
-        """Regular files only: what a link points to belongs to somebody else."""
-        if path.is_symlink() or not path.is_file() or name.endswith(".tmp"):
+    def _take(self, found: dict[str, tuple[bytes, int]], name: str, path: Path, *, top: Path | None = None) -> None:
+        """Regular files only: what a link points to belongs to somebody else. `top`: from where on it is not root
+        alone who says what is there."""
+        taken = None if name.endswith(".tmp") else read_within(top or path.parent, path, limit=_MAX + 1)
+        if taken is None:
             return
-        status = path.stat()
-        if status.st_size > _MAX:
+        data, mode = taken
+        if len(data) > _MAX:
             log.warning("%s is too large to be kept as identity", path)
             return
-        data = read(path)
-        if data is not None:
-            found[name] = (data, 0o755 if status.st_mode & 0o100 else 0o644)
+        found[name] = (data, 0o755 if mode & 0o100 else 0o644)
 
     def _names(self, below: str = "") -> tuple[str, ...]:
         """All kept files, relative to identity/."""
@@ -316,8 +316,10 @@ class NodeIdentity:
                 continue
             directory, owner = home / ".ssh", owners.get(user, (0, 0))
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if directory.is_symlink():
+                continue  # on a disk that outlived the reinstall: it may lead anywhere
             if os.geteuid() == 0:
-                os.chown(directory, *owner)
+                os.chown(directory, *owner, follow_symlinks=False)
             if place(directory / "authorized_keys", data, mode=0o600, owner=owner):
                 yield f"keys of {user}"
 

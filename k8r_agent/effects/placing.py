@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from pathlib import Path
+
+_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # nothing there; a link; a socket
 
 
 def read(path: Path) -> bytes | None:
@@ -13,6 +17,31 @@ def read(path: Path) -> bytes | None:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+
+
+def read_within(top: Path, path: Path, *, limit: int) -> tuple[bytes, int] | None:
+    """At most `limit` bytes of a regular file, and its mode. Whoever may write below `top` may exchange anything there
+    at any moment: no link below it is followed, a pipe is not waited for. None when it is no such file. Raises
+    OSError."""
+    flags, fd = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, -1
+    try:
+        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for part in path.relative_to(top).parts:
+            below = os.open(part, flags, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(limit), status.st_mode
+    except OSError as error:
+        if error.errno not in _NONE:
+            raise
+        return None
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def place(path: Path, data: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None,

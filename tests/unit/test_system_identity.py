@@ -252,6 +252,46 @@ def test_links_are_not_followed(old: Node) -> None:
     assert not (old.state / "identity/authorized_keys/alice").exists()
 
 
+@pytest.mark.parametrize("when", ["before", "while it is read"])
+@pytest.mark.parametrize("what", ["authorized_keys", ".ssh"])
+def test_nobody_makes_the_capture_read_for_him(old: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str,
+                                               when: str) -> None:
+    """What is kept is given to him by the next reinstall."""
+    ssh, elsewhere = old.root / "home/alice/.ssh", tmp_path / "secrets"
+    elsewhere.mkdir()
+    (elsewhere / "authorized_keys").write_text("a secret")
+
+    def swap() -> None:
+        victim, target = ((ssh / what, elsewhere / what) if what != ".ssh" else (ssh, elsewhere))
+        victim.rename(tmp_path / "aside")
+        victim.symlink_to(target)
+    if when == "before":
+        swap()
+    else:
+        real = os.open
+
+        def opens(path, *args, **kwargs):  # type: ignore[no-untyped-def]
+            if str(path) == what and not (tmp_path / "aside").exists():
+                swap()
+            return real(path, *args, **kwargs)
+        monkeypatch.setattr(os, "open", opens)
+    old.identity.capture()
+    assert (tmp_path / "aside").exists() and not (old.state / "identity/authorized_keys/alice").exists()
+
+
+def test_what_never_ends_is_not_waited_for(old: Node) -> None:
+    keys = old.root / "home/alice/.ssh/authorized_keys"
+    keys.unlink()
+    os.mkfifo(keys)
+    old.identity.capture()
+    assert not (old.state / "identity/authorized_keys/alice").exists()
+    keys.unlink()
+    with keys.open("wb") as file:
+        file.truncate(1 << 40)
+    old.identity.capture()
+    assert not (old.state / "identity/authorized_keys/alice").exists()
+
+
 def test_a_uninitialised_machine_id_is_not_an_identity(old: Node) -> None:
     old.write("etc/machine-id", "uninitialized\n")
     old.identity.capture()
