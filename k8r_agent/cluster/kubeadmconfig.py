@@ -12,6 +12,7 @@ could be taken for syntax.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,12 @@ API_PORT = 6443
 # kubeadm's own limits on a good medium, in seconds (kubeadm apis/kubeadm/v1beta4 defaults.go).
 _LIMITS = {"controlPlaneComponentHealthCheck": 240, "kubeletHealthCheck": 240, "kubernetesAPICall": 60,
            "etcdAPICall": 120, "tlsBootstrap": 300, "discovery": 300, "upgradeManifests": 300}
+# Seconds for which the leader among controller managers, or schedulers, is followed after its last word (client-go
+# tools/leaderelection). A slow node loses its lead and restarts, again and again; but after a restart of the only one
+# nobody leads for just as long, so a lease does not grow without end.
+_LEASE, _LONGEST_LEASE = 15, 60
+# `leader-elect-lease-duration: 60s` in a map, `- name: …` and `value: 60s` in a list.
+_LEASE_SAID = re.compile(r"leader-elect-lease-duration[\"']?(?::|\s+value:)\s*[\"']?(\d+)s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +49,42 @@ class Machine:
 @dataclass(frozen=True, kw_only=True)
 class Founding:
     """What a cluster was made with and cannot change: recorded by its founder, whatever the configuration says
-    later. `endpoint` as host:port."""
+    later. `endpoint` as host:port. `lease` in seconds, of its leaders: the same on each of its control-plane nodes, or
+    one would take the lead of another that still has it."""
 
     endpoint: str
     pod_cidr: str
     service_cidr: str
+    lease: int = _LEASE
 
     def to_json(self) -> str:
         return json.dumps(self.__dict__)
 
 
-def founding(said: KubernetesSettings, *, endpoint: str) -> Founding:
-    """Of a new cluster. `endpoint` is the node's own when the configuration has none."""
-    return Founding(endpoint=said.endpoint or endpoint, pod_cidr=said.pod_cidr, service_cidr=said.service_cidr)
+def founding(said: KubernetesSettings, *, endpoint: str, slow: float = 1.0) -> Founding:
+    """Of a new cluster. `endpoint` is the node's own when the configuration has none; `slow` as in Machine."""
+    return Founding(endpoint=said.endpoint or endpoint, pod_cidr=said.pod_cidr, service_cidr=said.service_cidr,
+                    lease=round(min(_LEASE * slow, _LONGEST_LEASE)))
 
 
 def founded(text: str) -> Founding:
     """As recorded. Raises ClusterError: a guess would be another cluster."""
     try:
         record = json.loads(text)
-        return Founding(**{key: str(record[key]) for key in ("endpoint", "pod_cidr", "service_cidr")})
-    except (ValueError, KeyError, TypeError) as error:
+        return Founding(**{key: str(record[key]) for key in ("endpoint", "pod_cidr", "service_cidr")},
+                        lease=int(record.get("lease", _LEASE)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ClusterError("the record of how this cluster was made is damaged",
                            why=f"{type(error).__name__}: {error}", hint="k8r-recovery(7)") from None
+
+
+def founded_by(cluster: str) -> Founding:
+    """Of a ClusterConfiguration as kubeadm keeps it in the cluster (YAML, any version)."""
+    found = {key: match[1] for key in ("controlPlaneEndpoint", "podSubnet", "serviceSubnet")
+             if (match := re.search(rf"^\s*{key}:\s*[\"']?([^\s\"']+)", cluster, re.MULTILINE))}
+    lease = _LEASE_SAID.search(cluster)
+    return Founding(endpoint=found.get("controlPlaneEndpoint", ""), pod_cidr=found.get("podSubnet", ""),
+                    service_cidr=found.get("serviceSubnet", ""), lease=int(lease[1]) if lease else _LEASE)
 
 
 def differences(said: KubernetesSettings, was: Founding) -> tuple[str, ...]:
@@ -98,7 +118,7 @@ def initialise(said: KubernetesSettings, *, kubeadm: Version, control_plane: Ver
         "kubernetesVersion": control_plane.tag,
         "controlPlaneEndpoint": was.endpoint,
         "networking": {"serviceSubnet": was.service_cidr, **_set("podSubnet", was.pod_cidr)},
-        **_api_server(words, said, machine),
+        **_api_server(words, said, machine), **_leaders(words, was),
         **_set("imageRepository", said.image_repository),
     }
     kubelet: Document = {"cgroupDriver": "systemd"}
@@ -167,6 +187,16 @@ def _api_server(words: _Words, said: KubernetesSettings, machine: Machine) -> Do
     if not words.limits and machine.slow > 1:
         found["timeoutForControlPlane"] = _seconds(_LIMITS["controlPlaneComponentHealthCheck"] * machine.slow)
     return {"apiServer": found} if found else {}
+
+
+def _leaders(words: _Words, was: Founding) -> Document:
+    """In the proportions of the defaults: 15, 10 and 2 s."""
+    if was.lease == _LEASE:
+        return {}
+    arguments = words.arguments({"leader-elect-lease-duration": _seconds(was.lease),
+                                 "leader-elect-renew-deadline": _seconds(was.lease * 2 / 3),
+                                 "leader-elect-retry-period": _seconds(was.lease * 2 / 15)})
+    return {name: {"extraArgs": arguments} for name in ("controllerManager", "scheduler")}
 
 
 def _limits(words: _Words, machine: Machine) -> Document:

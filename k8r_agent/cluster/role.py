@@ -70,8 +70,8 @@ def state_role(settings: Settings, *, label: str = "") -> str:
 
 _ADD = ("on the boot partition, in k8r.toml under [kubernetes]: endpoint, join_token and ca_cert_hashes to join a "
         "cluster, or initialise = true on the first node of a new one")
-_ADD_TOKEN = ("`k8r-agent join --token-file FILE`, or kubernetes.join_token in k8r.toml on the boot partition; to make a "
-              "new cluster, remove kubernetes.ca_cert_hashes there")
+_ADD_TOKEN = ("`k8r-agent join --token-file FILE`, or kubernetes.join_token in k8r.toml on the boot partition; to "
+              "make a new cluster, remove kubernetes.ca_cert_hashes there")
 _ADD_KEY = ("to join as a worker set node.role to worker; to join as a control-plane node add "
             "kubernetes.certificate_key to k8r.toml on the boot partition (`kubeadm init phase upload-certs "
             "--upload-certs` on a control-plane node prints one)")

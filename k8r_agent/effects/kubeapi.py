@@ -25,7 +25,8 @@ _NOWHERE = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))  # 
 
 def probe(endpoint: str) -> Probe:
     """Nothing of the answer is trusted: the CA in it is good only for a comparison with what this node was told or
-    remembers. kubeadm publishes it to everybody (ConfigMap cluster-info)."""
+    remembers. kubeadm publishes it to everybody (ConfigMap cluster-info); an API server that does not says so in an
+    object of its own (Status). Anything else is a web server, or a load balancer with nobody behind it."""
     host, _, port = endpoint.rpartition(":")
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -39,7 +40,17 @@ def probe(endpoint: str) -> Probe:
         return Probe(reachable=False, why=f"{endpoint} is no API server: {error.reason or error}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Probe(reachable=False, why=f"{endpoint}: {getattr(error, 'strerror', None) or error}")
+    if _kind(body) not in ("ConfigMap", "Status"):
+        return Probe(reachable=True, foreign=True, local=local,
+                     why=f"what answers at {endpoint} does not speak like an API server")
     return Probe(reachable=True, ca=_ca(body), local=local)
+
+
+def _kind(body: bytes) -> object:
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(body)
+        return found.get("kind") if isinstance(found, dict) else None
+    return None
 
 
 def _ca(body: bytes) -> bytes:

@@ -38,10 +38,12 @@ class Tools:
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """What an API server said to somebody without a credential. `ca` is the cluster's CA as it publishes it (PEM, b""
-    when it does not say), `why` the reason for not `reachable`; `local` when this node itself answered."""
+    when it does not say), `local` when this node itself answered, `foreign` when the answer was not Kubernetes' (an
+    overloaded API server may answer like that too). `why` is the reason for not `reachable`, or for `foreign`."""
 
     reachable: bool
     local: bool = False
+    foreign: bool = False
     ca: bytes = b""
     why: str = ""
 

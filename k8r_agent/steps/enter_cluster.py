@@ -84,7 +84,7 @@ class CheckEntry:
         endpoint = world.settings.kubernetes.endpoint
         found = world.cluster.probe(endpoint) if endpoint else Probe(reachable=False)
         if found.reachable and not found.local:
-            raise Refused("no cluster is made", why=f"a control plane answers at {endpoint} already",
+            raise Refused("no cluster is made", why=found.why or f"a control plane answers at {endpoint} already",
                           hint="two would claim one cluster: to join that one, give a join_token and ca_cert_hashes; "
                                "to make another one, change kubernetes.endpoint")
 
@@ -92,7 +92,7 @@ class CheckEntry:
         """A control plane that is just being made is waited for."""
         secret = entry.information(world)
         deadline = world.machine.monotonic() + _WAIT
-        while not (found := world.cluster.probe(secret.endpoint)).reachable:
+        while not (found := world.cluster.probe(secret.endpoint)).reachable or found.foreign:
             if world.machine.monotonic() >= deadline:
                 world.remember(AGAIN, "yes")
                 raise Unreachable("the control plane does not answer", why=found.why,

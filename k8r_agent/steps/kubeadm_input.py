@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 
 from k8r_agent.cluster import kubeadmconfig, patience, version
-from k8r_agent.cluster.kubeadmconfig import API_PORT, Founding, Machine
+from k8r_agent.cluster.kubeadmconfig import API_PORT, Machine
 from k8r_agent.errors import ClusterError
 from k8r_agent.model.cluster import JoinSecret, Membership
 from k8r_agent.ports.cluster import As
@@ -20,7 +19,8 @@ def own_endpoint(ip: str) -> str:
 
 def founding(world: World, ip: str) -> str:
     """What the cluster that is made now will be for ever, for the record."""
-    return kubeadmconfig.founding(world.settings.kubernetes, endpoint=own_endpoint(ip)).to_json()
+    return kubeadmconfig.founding(world.settings.kubernetes, endpoint=own_endpoint(ip),
+                                  slow=patience.of(world.cluster)).to_json()
 
 
 def initialise(world: World, found: Membership) -> str:
@@ -47,10 +47,7 @@ def founded_elsewhere(world: World) -> str:
         text = json.loads(said.stdout)["data"]["ClusterConfiguration"]
     except (ValueError, KeyError, TypeError):
         raise ClusterError("how the cluster was made cannot be read", why=said.stderr.strip()[-300:]) from None
-    found = {key: match[1] for key in ("controlPlaneEndpoint", "podSubnet", "serviceSubnet")
-             if (match := re.search(rf"^\s*{key}:\s*[\"']?([^\s\"']+)", text, re.MULTILINE))}
-    return Founding(endpoint=found.get("controlPlaneEndpoint", ""), pod_cidr=found.get("podSubnet", ""),
-                    service_cidr=found.get("serviceSubnet", "")).to_json()
+    return kubeadmconfig.founded_by(text).to_json()
 
 
 def _machine(world: World, found: Membership) -> Machine:

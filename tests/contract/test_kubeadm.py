@@ -46,7 +46,7 @@ PHASES = (("certs", "all"), ("kubeconfig", "all"), ("control-plane", "all"), ("e
 def initialise(said: KubernetesSettings = PLAIN, *, machine: kubeadmconfig.Machine = HERE, version: str = VERSION,
                ) -> str:
     number = parse(version)
-    was = kubeadmconfig.founding(said, endpoint=f"{machine.ip}:6443")
+    was = kubeadmconfig.founding(said, endpoint=f"{machine.ip}:6443", slow=machine.slow)
     return kubeadmconfig.initialise(said, kubeadm=number, control_plane=number, was=was, machine=machine)
 
 
@@ -94,6 +94,13 @@ def test_what_initialises_a_cluster_is_understood(tmp_path: Path, name: str) -> 
 def test_a_slow_node_gets_more_time(tmp_path: Path) -> None:
     text = migrated(tmp_path, initialise(machine=replace(HERE, slow=2.5)))
     assert "timeoutForControlPlane: 10m0s" in text
+    assert kubeadmconfig.founded_by(text).lease == 38, "who joins reads it from what kubeadm keeps"
+    done = kubeadm(tmp_path, "init", "phase", "control-plane", "all", "--config=/given.yaml")
+    assert done.returncode == 0, done.stderr
+    for pod in ("kube-scheduler", "kube-controller-manager"):
+        manifest = (tmp_path / f"etc/kubernetes/manifests/{pod}.yaml").read_text()
+        assert all(f"- --leader-elect-{word}\n" in manifest
+                   for word in ("lease-duration=38s", "renew-deadline=25s", "retry-period=5s")), manifest
 
 
 @pytest.mark.parametrize("control_plane", [False, True])

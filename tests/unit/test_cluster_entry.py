@@ -15,7 +15,7 @@ from k8r_agent.engine import Outcome
 from k8r_agent.model.cluster import JoinSecret, Membership, Phase
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Transaction
-from k8r_agent.ports.cluster import MANIFESTS, PKI, As
+from k8r_agent.ports.cluster import MANIFESTS, PKI, As, Probe
 from k8r_agent.steps import duties, entry, membership
 from k8r_agent.store import cluster as store
 from tests.crash.clusters import FOUNDER, JOINER, TOKEN, founder, inside, joiner, updated
@@ -111,6 +111,16 @@ def test_a_control_plane_that_does_not_answer_is_asked_again_later() -> None:
     assert tried(found).id == txn.id, "not at once"
     found.machine.sleep(duties.REST)
     assert tried(found).state.value == "done" and found.cluster.kubelet
+
+
+def test_what_is_no_api_server_is_not_joined_and_takes_no_cluster_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Probe(reachable=True, foreign=True, why="what answers at 192.0.2.10:6443 does not speak like an API server")
+    for told in (JOINER, replace(FOUNDER, endpoint="192.0.2.10:6443")):
+        found = node(told, outside=Outside())
+        monkeypatch.setattr(found.cluster, "probe", lambda endpoint: said)
+        txn = tried(found)
+        assert "does not speak like an API server" in txn.note and untouched(found)
+        assert "kubernetes.endpoint" in f"{txn.note}; {txn.facts['hint']}"
 
 
 def test_an_expired_token_leaves_the_root_as_it_was() -> None:

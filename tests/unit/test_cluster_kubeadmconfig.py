@@ -41,7 +41,7 @@ def settings(said: KubernetesSettings, version: str) -> KubernetesSettings:
 
 def cases(version: str) -> dict[str, str]:
     kubeadm = parse(KUBEADM[version])
-    full, was = settings(FULL, version), k.founding(FULL, endpoint="")
+    full, was = settings(FULL, version), k.founding(FULL, endpoint="", slow=SLOW.slow)
     return {
         "init-plain": k.initialise(PLAIN, kubeadm=kubeadm, control_plane=kubeadm, machine=HERE,
                                    was=k.founding(PLAIN, endpoint="192.168.1.20:6443")),
@@ -153,6 +153,42 @@ def test_a_cluster_keeps_what_it_was_made_with() -> None:
         k.founded('{"endpoint": "x"}')
     with pytest.raises(ClusterError, match="damaged"):
         k.founded("kind: ClusterConfiguration")
+
+
+@pytest.mark.parametrize(("slow", "lease"), [(1.0, 15), (2.5, 38), (4.0, 60), (6.0, 60)])
+@pytest.mark.parametrize("version", KUBEADM)
+def test_on_a_slow_node_a_lead_lasts_longer_and_is_the_same_on_every_control_plane(version: str, slow: float,
+                                                                                   lease: int) -> None:
+    """client-go refuses a lease that is not longer than the deadline, and a deadline below 1.2 retries."""
+    was = k.founding(PLAIN, endpoint="192.168.1.20:6443", slow=slow)
+    text = k.initialise(PLAIN, kubeadm=parse(KUBEADM[version]), control_plane=parse(KUBEADM[version]), was=was,
+                        machine=replace(HERE, slow=1.0))
+    cluster = documents(text)[1]
+    assert k.founded(was.to_json()) == was and was.lease == lease
+    if slow == 1:
+        assert "scheduler" not in cluster and "controllerManager" not in cluster
+        return
+    for name in ("scheduler", "controllerManager"):
+        said = cluster[name]["extraArgs"]
+        said = {item["name"]: item["value"] for item in said} if isinstance(said, list) else said
+        lasts, renew, retry = (int(said[f"leader-elect-{key}"].removesuffix("s"))
+                               for key in ("lease-duration", "renew-deadline", "retry-period"))
+        assert lasts == lease and lasts > renew > 1.2 * retry
+
+
+@pytest.mark.parametrize(("said", "lease"), [
+    ("  {}", 15),
+    ("    leader-elect-lease-duration: 60s\n    leader-elect-renew-deadline: 40s", 60),
+    ("  - name: leader-elect-lease-duration\n    value: 45s\n  - name: v\n    value: '2'", 45)])
+def test_who_joins_takes_over_what_the_cluster_was_made_with(said: str, lease: int) -> None:
+    text = ('controlPlaneEndpoint: cp:6443\nnetworking:\n  podSubnet: 10.1.0.0/16\n  serviceSubnet: "10.2.0.0/16"\n'
+            f"scheduler:\n  extraArgs:\n{said}\n")
+    assert k.founded_by(text) == k.Founding(endpoint="cp:6443", pod_cidr="10.1.0.0/16", service_cidr="10.2.0.0/16",
+                                            lease=lease)
+
+
+def test_a_cluster_that_was_made_before_keeps_the_leases_that_its_members_have() -> None:
+    assert k.founded('{"endpoint": "x:6443", "pod_cidr": "", "service_cidr": ""}').lease == 15
 
 
 def write() -> None:
