@@ -36,8 +36,12 @@ def place(source: str, *, ca_file: str = "", patience: Patience | None = None) -
     """Raises UsageError for what is neither, FetchError when a directory cannot be opened."""
     if source.startswith("/"):
         return Directory(source)
-    parts = urlsplit(source)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(source)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+    except ValueError:  # half an IPv6 address
+        good = False
+    if not good:
         raise UsageError(f"{source!r} is neither an absolute directory nor an http:// or https:// prefix")
     return Web(Http(source, ca_file=ca_file, patience=patience))
 

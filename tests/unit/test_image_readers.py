@@ -245,7 +245,8 @@ def test_no_other_bytes_are_a_signature(data: bytes) -> None:
             signature.verify(Nothing(), b"manifest", text, signers=[])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("source", ["", "bundle", "ftp://host/", "http://", "http://h/?q", "http://h/#f", "file:///x"])
+@pytest.mark.parametrize("source", ["", "bundle", "ftp://host/", "http://", "http://h/?q", "http://h/#f", "file:///x",
+                                    "http://[::1", "https://[x]/", "http://\u2100/"])
 def test_a_source_is_a_directory_or_a_prefix(source: str) -> None:
     with pytest.raises(UsageError):
         place(source)
