@@ -47,8 +47,11 @@ def join_secret(files: StateFiles) -> JoinSecret | None:
     record = jsonfile.load(files, JOIN, format_now=FORMAT)
     if record is None:
         return None
+    hashes = record.get("ca_hashes", ())
+    if not isinstance(hashes, (list, tuple)):
+        raise StateError(f"{JOIN} is damaged", why="ca_hashes is no list", hint="`k8r-agent join` once more")
     return JoinSecret(endpoint=str(record.get("endpoint", "")), token=str(record.get("token", "")),
-                      ca_hashes=tuple(map(str, record.get("ca_hashes", ()))),
+                      ca_hashes=tuple(map(str, hashes)),
                       certificate_key=str(record.get("certificate_key", "")), role=str(record.get("role", "")))
 
 

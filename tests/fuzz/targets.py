@@ -13,7 +13,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import zstandard
@@ -30,9 +30,10 @@ from k8r_agent.image import index as indexes
 from k8r_agent.image import manifest as manifests
 from k8r_agent.model import marker, superblock
 from k8r_agent.model.boot import Content
+from k8r_agent.model.cluster import JoinSecret, Membership, Phase
 from k8r_agent.model.slots import Slot
 from k8r_agent.steps import STEPS, duties
-from k8r_agent.store import tasks
+from k8r_agent.store import cluster, condemned, cordon, jsonfile, tasks, upgrade
 from k8r_agent.store.events import EventLog
 from k8r_agent.store.journal import Journal
 from k8r_agent.store.queue import Queue
@@ -106,6 +107,15 @@ def _slots(data: bytes) -> None:
 def _duties(data: bytes) -> None:
     files = _files("duties.json", data)
     duties.save(files, duties.counters(files))
+
+
+def _cluster(data: bytes) -> None:
+    reads: tuple[tuple[str, Callable[[FakeStateFiles], object]], ...] = (
+        (cluster.MEMBERSHIP, cluster.membership), (cluster.JOIN, cluster.join_secret), (upgrade.NAME, upgrade.load),
+        (cordon.NAME, cordon.load), (condemned.NAME, condemned.load))
+    for name, read in reads:
+        with contextlib.suppress(K8rError):
+            read(_files(name, data))
 
 
 def _superblock(data: bytes) -> None:
@@ -268,6 +278,11 @@ SIGNATURE = (b"-----BEGIN SSH SIGNATURE-----\n" + base64.b64encode(
     b"SSHSIG\0\0\0\1" + (51).to_bytes(4, "big") + (11).to_bytes(4, "big") + b"ssh-ed25519"
     + (32).to_bytes(4, "big") + bytes(32)) + b"\n-----END SSH SIGNATURE-----\n")
 
+CLUSTER = (*(jsonfile.encode({"format": 1, **asdict(record)}) for record in (
+    Membership(phase=Phase.MEMBER, role="worker"), JoinSecret(ca_hashes=("sha256:0",)),
+    upgrade.Upgrade(txn="t", before="v1.20.0", after="v1.20.15", release=2),
+    cordon.Cordon(node="n", txn="t", time=1.0))), b'{"format": 1, "releases": {"2": {"why": "w", "time": 1.0}}}')
+
 TARGETS: dict[str, Target] = {
     "manifest": Target(_manifest, (manifests.write(manifest_of(1)),)),
     "index": Target(_index, (indexes.write(index_of(1)),)),
@@ -278,6 +293,7 @@ TARGETS: dict[str, Target] = {
     "queue": Target(_queue, _formats("request")),
     "slots": Target(_slots, _formats("slots")),
     "duties": Target(_duties, _formats("duties")),
+    "cluster": Target(_cluster, CLUSTER),
     "superblock": Target(_superblock, (
         fake_ext4.superblock(uuid="00000001-0000-4000-8000-000000000000", label="image", size=MIB),
         fake_ext4.image(MIB, label="image")[:8192])),
@@ -298,7 +314,8 @@ TARGETS: dict[str, Target] = {
 }
 
 
-TEXTS = ("manifest", "index", "configuration", "task", "journal", "events", "queue", "slots", "duties", "accounts")
+TEXTS = ("manifest", "index", "configuration", "task", "journal", "events", "queue", "slots", "duties", "accounts",
+         "cluster")
 # Words that lead where bytes alone rarely do.
 WORDS = (MANY, b"\xb2", "\u0661".encode(), b"Infinity", b"NaN", b"1e999", b"-1", b"99999999999999999999", b"null",
          b"true", b"[]", b"{}", b'"', b'"""',
