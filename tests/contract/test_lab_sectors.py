@@ -20,6 +20,7 @@ from tests.lab.writelog import FLUSH
 
 # Partition → start and size, MiB. The state partition is large enough for the copy of a superblock.
 PLACES = {1: (1, 40), 2: (41, 1), 3: (42, 1), 4: (43, 160)}
+UUID = "0F3B3A2E-6D8F-4A6E-9A0D-6A7D3C1B2E10"
 BLOCK_0 = bytes(1080) + b"\x53\xef" + bytes(4096 - 1082)
 IMAGE, WORKING = (PLACES[n][0] * MIB for n in (2, 3))
 
@@ -127,3 +128,26 @@ def test_the_tail_of_the_state_partition_is_no_table(tmp_path: Path) -> None:
     life.does(512, first)
     figures = sectors.partition_table(life.record())
     assert figures.states > 2 and any("GRUB" in line for line in figures.wrong)
+
+
+def test_a_boot_partition_that_grub_names_and_linux_does_not_know_is_told(tmp_path: Path) -> None:
+    """Entries after the header: GRUB, which looks at no sums, gives the old name, Linux has the new table."""
+    life = Life(tmp_path)
+    start, other = life.directory / "start.img", tmp_path / "other.img"
+    with other.open("wb") as file:
+        file.truncate(start.stat().st_size)
+        file.write(start.read_bytes()[:MIB])
+        file.seek(-MIB, 2)
+        file.write(start.read_bytes()[-MIB:])
+    subprocess.run(["/sbin/sfdisk", "-q", "--part-uuid", str(other), "1", UUID], check=True)
+    new = other.read_bytes()
+    end = len(new) - sectors.TABLE
+    life.does(end, new[end:])
+    good = len(life.steps)
+    life.does(1024, new[1024:sectors.TABLE])
+    life.does(512, new[512:1024])
+    assert not sectors.partition_table(life.record()).wrong
+    life.steps[good:] = []
+    life.does(512, new[512:1024])
+    life.does(1024, new[1024:sectors.TABLE])
+    assert any("of GRUB's boot partition" in line for line in sectors.partition_table(life.record()).wrong)

@@ -221,9 +221,11 @@ def _views(file: int, disk: Path, table: str) -> dict[str, object]:
     views: dict[str, object] = {"libfdisk": (libfdisk.get("id"), str(libfdisk.get("partitions")))}
     if table == "dos":
         return {**views, "Linux": tablereader.kernel_mbr(medium)}  # type: ignore[arg-type]
-    grub = tablereader.grub(medium)  # type: ignore[arg-type]
-    return {**views, "Linux": tablereader.linux(medium), "UEFI": tablereader.uefi(medium),  # type: ignore[arg-type]
-            "GRUB's boot partition": grub and grub[1][:1]}
+    grub, linux = tablereader.grub(medium), tablereader.linux(medium)  # type: ignore[arg-type]
+    # The initramfs looks for the boot partition that GRUB says it came from.
+    return {**views, "Linux": linux, "UEFI": tablereader.uefi(medium),  # type: ignore[arg-type]
+            "GRUB's boot partition": grub and grub[1][:1],
+            "Linux, of GRUB's boot partition,": grub and linux and grub[1][:1] == linux[1][:1]}
 
 
 def partition_table(record: Record) -> Figures:
