@@ -5,6 +5,7 @@ from __future__ import annotations
 from k8r_agent.errors import Protected
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.ports.step import World
+from k8r_agent.store import condemned
 
 
 class Confirm:
@@ -29,4 +30,5 @@ class Confirm:
         world.boot.disarm()
         world.boot.refill_tries()
         world.slots.raise_floor(status.release)
+        condemned.forgive(world.files, status.release)  # whatever it was, it got well here
         world.remember("confirmed", "yes")

@@ -105,7 +105,7 @@ def _return_control_plane(world: World, found: Membership) -> None:
 
 
 def _return_by_token(world: World, found: Membership, lost: ClusterError) -> None:
-    """The second rung: a token that the control plane made for this, or that an operator gave."""
+    """The second rung: a token that an operator gave, or that the configuration holds."""
     secret = information(world)
     if not secret.token:
         raise Unreachable("the node cannot come back by itself", why=str(lost),

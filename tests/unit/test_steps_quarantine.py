@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from k8r_agent.errors import Refused
+from k8r_agent.model.slots import Slot, SlotState, SlotStatus
 from k8r_agent.model.txn import Transaction
 from k8r_agent.steps import gates, quarantine
+from k8r_agent.steps.confirm import Confirm
 from k8r_agent.steps.quarantine import QuarantineRelease
 from k8r_agent.store import condemned
 from tests.fakes.statefiles import FakeStateFiles
@@ -39,6 +41,16 @@ def test_what_is_not_the_releases_fault_does_not(step: str) -> None:
     assert QuarantineRelease().done(node.world)
 
 
+@pytest.mark.parametrize(("error", "blamed"), [("refused", False), ("cluster", True), ("failed", True)])
+def test_nor_does_a_way_back_that_is_refused(error: str, blamed: bool) -> None:
+    """Another address, a key that is not kept."""
+    node = control_plane()
+    failed(node, "rejoin")
+    assert node.world.txn is not None
+    node.world.txn = replace(node.world.txn, facts={**node.world.txn.facts, "error": error})
+    assert QuarantineRelease().done(node.world) is not blamed
+
+
 def test_nor_on_a_node_without_a_cluster() -> None:
     node = control_plane()
     node.files.remove("cluster/membership.json")
@@ -58,6 +70,14 @@ def test_it_is_refused_until_it_is_forced() -> None:
     quarantine.forgive(node.world, 2)
     node.world.txn = Transaction(id="t3", task="reinstall", steps=())
     quarantine.refuse(node.world, 2)
+
+
+def test_a_release_that_got_well_after_all_is_forgiven() -> None:
+    node = control_plane()
+    condemned.add(node.files, condemned.Condemned(release=2, why="no container image could be pulled", time=1.0))
+    node.world.slots.set_status(Slot.WORKING, SlotStatus(state=SlotState.OK, release=2, txn="t1"))
+    Confirm().apply(node.world)
+    assert Confirm().done(node.world) and condemned.find(node.files, 2) is None
 
 
 def test_the_latest_are_kept_and_damage_condemns_nobody() -> None:
