@@ -16,6 +16,7 @@ from k8r_agent.model import superblock
 from k8r_agent.ports.commands import Commands
 
 _NOTHING, _SEVERAL = 2, 8  # exit codes of blkid -p
+_UNOPENED, _COPY = 8, "32768"  # exit code of e2fsck; block of the first copy of a superblock
 # A feature that a newer mke2fs makes by default and an older slot's kernel cannot mount has no place on a partition
 # that both slots use.
 _SHARED_FEATURES = "^metadata_csum_seed"
@@ -37,9 +38,7 @@ class Filesystems:
             return "several signatures"
         if values.get("TYPE") or values.get("PTTYPE"):
             return f"{values.get('TYPE') or values['PTTYPE'] + ' table'} {values.get('LABEL', '')}".strip()
-        with wholedisk.open_disk(device) as raw:
-            damaged = raw.size >= 2048 and superblock.parse(raw.read(superblock.OFFSET, superblock.LENGTH))
-        damaged = damaged or self.copy(device)
+        damaged = self._superblock(device) or self.copy(device)
         return f"damaged ext4 {damaged.label}".strip() if damaged else ""
 
     def copy(self, device: Path) -> superblock.Superblock | None:
@@ -57,7 +56,28 @@ class Filesystems:
         return None
 
     def uuid(self, device: Path) -> str:
-        return self._probe(device)[1].get("UUID", "")
+        """Also of an ext4 superblock whose checksum is wrong, which not every libblkid takes for one."""
+        values = self._probe(device)[1]
+        if values.get("TYPE") or values.get("PTTYPE"):
+            return values.get("UUID", "")
+        found = self._superblock(device)
+        return found.uuid if found else ""
+
+    def mend(self, device: Path) -> str:
+        """What an unmounted ext4 may be mended of without a person; says why it cannot be, "" when it is well. A
+        superblock that a power cut tore comes from its copy, as in the initramfs (scripts/k8r, k8r_check)."""
+        check = ["e2fsck", "-p"]
+        result = self._commands.run([*check, os.fspath(device)], ok=range(256), timeout=1800)
+        if result.code == _UNOPENED and self._superblock(device):
+            result = self._commands.run([*check, "-b", _COPY, "-B", "4096", os.fspath(device)], ok=range(256),
+                                        timeout=1800)
+        # 0 clean, 1 mended; 2 asks for a reboot because of a mounted root, which this is not
+        return (result.stdout + result.stderr).strip()[-400:] or f"code {result.code}" if result.code & ~3 else ""
+
+    @staticmethod
+    def _superblock(device: Path) -> superblock.Superblock | None:
+        with wholedisk.open_disk(device) as raw:
+            return superblock.parse(raw.read(superblock.OFFSET, superblock.LENGTH)) if raw.size >= 2048 else None
 
     def make(self, device: Path, *, label: str, uuid: str, over: bool = False) -> None:
         """ext4 that every release can mount, all of it on the medium when this returns. Raises CommandFailed."""

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from k8r_agent.effects.bootfacts import Kernel
+from k8r_agent.effects.mkfs import Filesystems
 from k8r_agent.effects.statefiles import ROOT, VOLATILE, StateDirectory, is_mount
 from k8r_agent.errors import CommandFailed, StateError
 from k8r_agent.model.layout import Partition
@@ -34,10 +35,8 @@ class StateMounts:
         device = self._device(partition)
         there = self._kernel.mounted_at(str(self._hidden))
         if there is None:
-            # 0 clean, 1 repaired; 2 asks for a reboot because of a mounted root, which this is not
-            result = self._commands.run(["e2fsck", "-p", os.fspath(device)], ok=range(256), timeout=1800)
-            if result.code & ~3:
-                raise StateError(f"{device} is damaged", why=(result.stdout + result.stderr).strip()[-400:])
+            if why := Filesystems(self._commands).mend(device):
+                raise StateError(f"{device} is damaged", why=why)
             self._hidden.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._mount(device, self._hidden)
         elif there.device != self._kernel.number_of(device.name):

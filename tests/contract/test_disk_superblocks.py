@@ -45,3 +45,36 @@ def test_an_empty_partition_has_none(tmp_path: Path) -> None:
         file.seek(128 * MIB - 1024)
         file.write(inner.read_bytes()[:MIB])
     assert found.copy(path) is None
+
+
+def block_0(path: Path, *replaced: tuple[int, bytes]) -> bytes:
+    with path.open("r+b") as file:
+        for sector, data in replaced:
+            file.seek(sector * 512)
+            file.write(data)
+        file.seek(0)
+        return file.read(4096)
+
+
+@pytest.mark.parametrize("newer", [2, 3])
+def test_a_torn_superblock_is_known_and_made_whole(tmp_path: Path, newer: int) -> None:
+    """First boot, cut between the first mount and the marker: the initramfs has not looked at it yet."""
+    path, found = made(tmp_path / "state", block=4096, size=160 * MIB), Filesystems(commands())
+    old = block_0(path)
+    subprocess.run(["/sbin/tune2fs", "-c", "7", str(path)], check=True, capture_output=True)
+    block_0(path, (5 - newer, old[(5 - newer) * 512:][:512]))
+    assert found.uuid(path) == UUID and "ext4 k8r-state" in found.signature(path) and not found.clean(path)
+    assert found.mend(path) == "" and found.clean(path) and found.uuid(path) == UUID
+
+
+def test_what_has_lost_its_magic_number_is_not_made_from_a_copy(tmp_path: Path) -> None:
+    path, found = made(tmp_path / "state", block=4096, size=160 * MIB), Filesystems(commands())
+    left = block_0(path, (2, bytes(512)))
+    assert "magic" in found.mend(path) and block_0(path) == left
+
+
+def test_damage_that_wants_a_person_is_told(tmp_path: Path) -> None:
+    path, found = made(tmp_path / "state", block=4096, size=160 * MIB), Filesystems(commands())
+    for damage in ("clri <2>", "set_super_value state 2"):  # 2: the kernel met errors, so a check looks at everything
+        subprocess.run(["/sbin/debugfs", "-w", "-R", damage, str(path)], check=True, capture_output=True)
+    assert "RUN fsck MANUALLY" in found.mend(path)

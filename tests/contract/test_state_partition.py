@@ -192,6 +192,7 @@ def test_lost_after_it_was_initialised(rig: Rig, damage: str) -> None:
         with rig.device.open("r+b") as device:
             device.write(bytes(4 * MIB))
     elif damage == "other uuid":
+        subprocess.run(["e2fsck", "-fp", str(rig.device)], capture_output=True)  # tune2fs wants it fresh, to a second
         subprocess.run(["tune2fs", "-U", str(uuid.uuid4()), str(rig.device)], check=True, capture_output=True,
                        input=b"y\n")
     else:
