@@ -173,12 +173,14 @@ def _assert_same_cluster(world: World) -> None:
 
 
 def assert_same_place(world: World, found: Membership) -> None:
-    """etcd's member and the certificates go by name and address; kubeadm has no way to change them."""
+    """A kubelet's credential is good for one name; etcd's member and a control plane's certificates go by name and
+    address. kubeadm has no way to change them."""
     ip = world.settings.kubernetes.node_ip or world.cluster.address()
     for what, was, now in (("host name", found.node_name, world.cluster.name()), ("address", found.node_ip, ip)):
-        if found.control_plane and was and was != now:
-            raise Refused("the control plane does not start", why=f"its {what} was {was} and is {now or 'none'} now",
-                          hint=f"give the node its {what} back ({_setting(what)}); a control plane cannot change it")
+        if was and was != now and (found.control_plane or what == "host name"):
+            raise Refused(f"the {'control plane' if found.control_plane else 'kubelet'} does not start",
+                          why=f"its {what} was {was} and is {now or 'none'} now",
+                          hint=f"give the node its {what} back ({_setting(what)}); in its cluster it cannot change it")
 
 
 def _setting(what: str) -> str:

@@ -288,6 +288,17 @@ def test_a_control_plane_under_another_name_or_address_is_refused(what: str) -> 
     assert found.cluster.data == data and found.running is Slot.IMAGE
 
 
+@pytest.mark.parametrize(("what", "state"), [("host", "failed"), ("ip", "done")])
+def test_a_worker_may_change_its_address_and_not_its_name(what: str, state: str) -> None:
+    """The kubelet would call itself something that its credential is not for, and never be Ready."""
+    found = updated(joiner(PlainLoader))
+    setattr(found.cluster, what, "192-0-2-99")
+    txn = reinstalled(found)
+    assert txn.state.value == state, txn.note
+    if state == "failed":
+        assert "was node-1 and is 192-0-2-99 now" in txn.note and "back" in txn.facts["hint"]
+
+
 def test_a_control_plane_whose_etcd_is_gone_does_not_start_an_empty_one() -> None:
     found = updated(founder(PlainLoader))
     for files in (found.files, *(f for f in (found.state.mounts.staged,) if f)):
