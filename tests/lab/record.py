@@ -1,4 +1,4 @@
-"""Record what a node writes in its life, to be taken apart without it (tests/lab/replay.py).
+"""Record what a node writes in its life, to be taken apart without it (tests/lab/sectors.py, tests/lab/reboots.py).
 
     python3 -m tests.lab.record BUILD systemd-boot gpt     # first boot, update, reinstall, every boot operation
     python3 -m tests.lab.record BUILD systemd-boot dos     # the first boot only: another kind of partition table
@@ -64,6 +64,8 @@ operations = {{
     "refill tries": boot.refill_tries,
     "spend tries again": lambda: spend(boot),
     "refill tries again": boot.refill_tries,
+    "withdraw image": lambda: boot.offer_image(False),
+    "offer image": lambda: boot.offer_image(True),
 }}
 for name, operation in operations.items():
     os.sync()

@@ -41,7 +41,8 @@ def pack() -> None:
         names = archives.names(version)
         for component in archives.COMPONENTS:
             archives.write(component, names[component], version, parts, images_of(version))
-    debs.write(debs.bridge(), packed(), work)
+    for package in (debs.bridge(), debs.calm()):
+        debs.write(package, packed(), work)
     shutil.rmtree(work)
     (packed() / ".done").touch()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.kubernetes import HERE, STAND_IN, programs
-from tests.lab.kubernetes.debs import EPOCH
+from tests.lab.kubernetes.debs import CALM, EPOCH
 from tests.lab.kubernetes.fetch import Mirror, unpack
 
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "pause", "coredns")
@@ -109,7 +109,7 @@ def write(component: str, names: Sequence[str], version: str, parts: Parts, into
         labels["stand-in"] = f"an older source under the number {version}"
     config = {
         "architecture": "amd64", "os": "linux", "created": "2021-01-13T13:20:00Z",
-        "config": {"Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Labels": labels,
+        "config": {"Env": ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", *CALM], "Labels": labels,
                    **({"Entrypoint": [f"/{component}"]} if component in ("pause", "coredns") else {})},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }

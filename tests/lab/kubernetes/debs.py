@@ -13,6 +13,8 @@ from tests.lab.kubernetes import HERE, STAND_IN, VERSION, programs
 
 EPOCH = 1610544000  # the day of v1.20.2
 NODE = ("conntrack", "ebtables", "ethtool", "iproute2", "iptables", "mount", "socat", "util-linux")
+# Go's threads wake and interrupt each other all the time; under emulation each time costs thousands of instructions.
+CALM = ("GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
 KUBELET_SERVICE = """\
 [Unit]
 Description=kubelet: The Kubernetes Node Agent
@@ -54,6 +56,7 @@ class Package:
     about: str
     depends: tuple[str, ...] = ()
     files: dict[str, Path | str] = field(default_factory=dict)  # path in the package → file, or its text
+    directories: tuple[str, ...] = ()
     architecture: str = "amd64"
 
     def control(self) -> str:
@@ -74,7 +77,8 @@ def of_version(version: str) -> list[Package]:
         Package(name="kubectl", version=revision, about=f"kubectl, {origin}",
                 files={"usr/bin/kubectl": built / "kubectl"}),
         Package(name="kubelet", version=revision, about=f"kubelet, {origin}", depends=("kubernetes-cni", *NODE),
-                files={"usr/bin/kubelet": built / "kubelet", "lib/systemd/system/kubelet.service": KUBELET_SERVICE}),
+                files={"usr/bin/kubelet": built / "kubelet", "lib/systemd/system/kubelet.service": KUBELET_SERVICE},
+                directories=("etc/kubernetes/manifests",)),  # else it complains each second
         Package(name="kubeadm", version=revision, about=f"kubeadm, {origin}",
                 depends=("kubelet", "kubectl", "kubernetes-cni", "cri-tools"),
                 files={"usr/bin/kubeadm": built / "kubeadm",
@@ -92,6 +96,15 @@ def bridge() -> Package:
                    files={"etc/cni/net.d/10-lab.conflist": BRIDGE})
 
 
+def calm() -> Package:
+    """CALM for what runs outside of containers."""
+    said = f"[Service]\nEnvironment={' '.join(CALM)}\n"
+    files: dict[str, Path | str] = {f"etc/systemd/system/{unit}.service.d/calm.conf": said
+                                    for unit in ("kubelet", "containerd")}
+    return Package(name="k8r-lab-calm", version="1", about="fewer threads for emulated processors", architecture="all",
+                   files=files)
+
+
 def write(package: Package, into: Path, work: Path) -> Path:
     """NAME_VERSION_ARCHITECTURE.deb, the same bytes each time."""
     root = work / package.name
@@ -103,7 +116,8 @@ def write(package: Package, into: Path, work: Path) -> Path:
         else:
             target.write_text(textwrap.dedent(content))
         target.chmod(0o755 if "/bin/" in name else 0o644)
-    (root / "DEBIAN").mkdir(parents=True)
+    for name in (*package.directories, "DEBIAN"):
+        (root / name).mkdir(parents=True)
     (root / "DEBIAN/control").write_text(package.control())
     into.mkdir(parents=True, exist_ok=True)
     out = into / f"{package.name}_{package.version}_{package.architecture}.deb"

@@ -24,7 +24,7 @@ def top(build: Path) -> Path:
 
 def build_release(build: Path, release: int) -> None:
     version = RELEASES[release]
-    debs = [*sorted((build / "debs").glob("k8r-agent_*.deb")), *sorted(packed().glob("k8r-lab-bridge_*.deb"))]
+    debs = [*sorted((build / "debs").glob("k8r-agent_*.deb")), *sorted(packed().glob("k8r-lab-*.deb"))]
     images.tool("build", f"--release={release}", f"--version=kubernetes-{version}", *(f"--deb={deb}" for deb in debs),
                 f"--loader={LOADER}", f"--kernel={images.KERNEL}", f"--cmdline={images.CONSOLE}",
                 f"--kubernetes={version}", f"--kubernetes-packages={packages_of(version)}",
