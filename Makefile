@@ -80,7 +80,7 @@ quick: venv ## a developer's loop: unit, contract and reduced crash tests, linte
 	$(PARALLEL) -m "not slow and not loop and not bus and not nspawn and not node" \
 	  tests/unit tests/contract tests/crash tests/http tests/test_floors.py tests/test_linters.py
 
-test: venv images kubeadm ## the whole ladder, up to virtual nodes with real reboots
+test: venv images kubernetes ## the whole ladder, up to virtual nodes with real reboots
 	$(SUDO) $(CACHED) $(PARALLEL) --durations=15 -m "not long" tests --ignore=tests/node --ignore=tests/kube
 	$(SUDO) $(CACHED) $(PYTEST) --durations=5 -m "not long" tests/node tests/kube
 
@@ -90,7 +90,7 @@ matrix: venv ## every crash and every failing write of every task, pairs of them
 nodes: images ## every story of the virtual nodes, also the long ones: GRUB, dead slots, twins, kernel updates
 	$(SUDO) $(PYTEST) --durations=15 tests/node
 
-e2e: kubernetes ## the real control plane of Debian's Kubernetes on this host, with kubeadm's own files
+e2e: kubernetes ## the real control plane of Debian's Kubernetes on this host, with kubeadm's own files (part of `make test`)
 	$(SUDO) $(CACHED) $(PYTEST) --durations=15 tests/contract/test_kubeadm_plane.py
 
 cluster: $(BUILD)/.kubernetes-images ## virtual nodes with that Kubernetes: init, join, reinstall, upgrade (not yet seen to its end)

@@ -21,6 +21,9 @@ FLAGS = f"{KUBELET}/kubeadm-flags.env"
 # only in part does not look like one.
 WORKER = (CA, f"{KUBELET}/config.yaml", FLAGS, CLIENT, As.NODE.value)
 
+# Where somebody may put a kubeconfig with which a worker makes itself a new token; the state partition's, so it stays.
+TOKENS = "etc/k8r/token.kubeconfig"
+
 STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 ETCD_POD = f"{MANIFESTS}/etcd.yaml"
 _LEAVES = ("apiserver", "apiserver-kubelet-client", "front-proxy-client", "apiserver-etcd-client", "etcd/server",

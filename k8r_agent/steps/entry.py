@@ -7,10 +7,12 @@ written last; and only files that kubeadm writes are ever removed, from the root
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 
 from k8r_agent.cluster import certificate, explain, paths, patience, registries
+from k8r_agent.config.clusterreaders import TOKEN
 from k8r_agent.config.settings import KubernetesSettings
 from k8r_agent.errors import ClusterError, Refused, Unreachable
 from k8r_agent.model.cluster import JoinSecret, Membership
@@ -21,6 +23,7 @@ from k8r_agent.store import cluster as store
 
 # An earlier attempt's own static pods may still run on these: kubeadm's would be the same ones.
 _PORTS = ("Port-6443", "Port-10250", "Port-10257", "Port-10259", "Port-2379", "Port-2380")
+_TTL = "1h"  # of a token that the node makes itself
 _ENDING, _LOOK = 180.0, 3.0  # seconds that static pods get to end, and between two looks
 _HAS_DATA = "DirAvailable--var-lib-etcd"
 # What is in etcd already, where its owner may have changed it since.
@@ -105,15 +108,32 @@ def _return_control_plane(world: World, found: Membership) -> None:
 
 
 def _return_by_token(world: World, found: Membership, lost: ClusterError) -> None:
-    """The second rung: a token that an operator gave, or that the configuration holds."""
-    secret = information(world)
+    """The second rung: a token that the node makes itself; the third: one that an operator gave, or that the
+    configuration holds."""
+    secret, why = information(world), str(lost)
+    try:
+        secret = _new_token(world, found) or secret
+    except ClusterError as error:
+        why = f"{lost}; and {error}"
     if not secret.token:
-        raise Unreachable("the node cannot come back by itself", why=str(lost),
+        raise Unreachable("the node cannot come back by itself", why=why,
                           hint="`kubeadm token create --print-join-command` on a control-plane node, then "
                                "`k8r-agent join --token-file FILE` here") from lost
     if not world.cluster.probe(secret.endpoint).reachable:
-        raise Unreachable("the control plane does not answer", why=f"{secret.endpoint}; and {lost}") from lost
+        raise Unreachable("the control plane does not answer", why=f"{secret.endpoint}; and {why}") from lost
     join(world, found, secret)
+
+
+def _new_token(world: World, found: Membership) -> JoinSecret | None:
+    """Made by the control plane, for whoever has put a kubeconfig there that may do this. None when nobody has."""
+    if world.cluster.read(paths.TOKENS) is None:
+        return None
+    args = ["token", "create", f"--ttl={_TTL}", f"--kubeconfig=/{paths.TOKENS}"]
+    result = world.cluster.kubeadm(args, timeout=patience.API * patience.of(world.cluster))
+    token = result.stdout.strip()
+    if result.code or not re.fullmatch(TOKEN, token):
+        raise explain.explain(f"kubeadm token create with /{paths.TOKENS}", result.stderr)
+    return JoinSecret(endpoint=found.endpoint, token=token, ca_hashes=(found.ca_hash,), role=found.role)
 
 
 def information(world: World) -> JoinSecret:

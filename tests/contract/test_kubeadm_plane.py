@@ -21,7 +21,7 @@ from tests.lab.kubernetes import STAND_IN, VERSION
 from tests.lab.kubernetes.plane import ADDRESS, Plane
 from tests.lab.network import Network
 
-pytestmark = [pytest.mark.root, pytest.mark.kube, pytest.mark.node, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.root, pytest.mark.kube, pytest.mark.node, pytest.mark.slow]
 NODE = replace(HERE, ip=ADDRESS)
 
 
@@ -34,6 +34,8 @@ class Seen:
     after: dict[str, Any] = field(default_factory=dict)
     upgraded: dict[str, Any] = field(default_factory=dict)
     join_command: str = ""
+    token: dict[str, Any] = field(default_factory=dict)
+    refused: str = ""
     published: str = ""
     worker: str = ""
     cordoned: bool = False
@@ -83,6 +85,22 @@ def live(plane: Plane, seen: Seen) -> None:
                                       "--kubeconfig=/etc/kubernetes/admin.conf")
     seen.published = plane.inside(sys.executable, "-c", PROBE, f"{ADDRESS}:6443")
     shutil.copyfile(plane.root / "etc/kubernetes/kubelet.conf", plane.root.parent / "kubelet.conf")
+    make_token(plane, seen)
+
+
+def make_token(plane: Plane, seen: Seen) -> None:
+    """As docs/kubernetes.md says, and with no right but that."""
+    there = ("-n", "kube-system")
+    plane.kubectl(*there, "create", "role", "k8r-token", "--verb=create", "--resource=secrets")
+    plane.kubectl(*there, "create", "rolebinding", "k8r-token", "--role=k8r-token", "--user=k8r-token")
+    said = plane.kubectl(*there, "get", "configmap", "kubeadm-config", "-o", "jsonpath={.data.ClusterConfiguration}")
+    kubeconfig = plane.kubeadm("alpha", "kubeconfig", "user", "--client-name=k8r-token", config=said)
+    (plane.root / "etc/kubernetes/token.conf").write_text(kubeconfig)
+    made = plane.kubeadm("token", "create", "--ttl=1h", "--kubeconfig=/etc/kubernetes/token.conf").strip()
+    seen.token = plane.get(*there, "secret", f"bootstrap-token-{made.partition('.')[0]}")
+    with pytest.raises(RuntimeError) as refused:
+        plane.kubectl(*there, "get", "secrets", who="token")
+    seen.refused = str(refused.value)
 
 
 def _node(root: Path) -> Path:
@@ -134,6 +152,12 @@ def test_the_next_version_starts_on_the_same_data(seen: Seen) -> None:
     """The stand-in: the same program under the next number. Holds the order of things, not a conversion of data."""
     assert {key: seen.upgraded[key] for key in SAME} == {key: seen.before[key] for key in SAME}
     assert f"Server Version: v{STAND_IN}" in seen.upgraded["version"]
+
+
+def test_a_worker_may_make_itself_a_token_with_the_right_to_create_secrets_alone(seen: Seen) -> None:
+    assert seen.token["type"] == "bootstrap.kubernetes.io/token"
+    assert {"usage-bootstrap-authentication", "usage-bootstrap-signing", "expiration"} <= set(seen.token["data"])
+    assert "forbidden" in seen.refused
 
 
 def test_what_a_worker_is_told_names_the_authority_that_the_agent_computes(seen: Seen) -> None:

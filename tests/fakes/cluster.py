@@ -87,7 +87,7 @@ class FakeCluster:
         if args[:3] == ["init", "phase", "certs"]:
             self._certificates()
             return Result(0, "", "")
-        return {"init": self._init, "join": self._join}[args[0]](args, config)
+        return {"init": self._init, "join": self._join, "token": self._token}[args[0]](args, config)
 
     def kubectl(self, args: Sequence[str], *, who: As = As.NODE, stdin: bytes = b"", timeout: float = 60.0) -> Result:
         if self.read(who.value) is None:
@@ -326,6 +326,19 @@ class FakeCluster:
         self.point("kubeadm:join:after")
         return Result(0, "This node has joined the cluster", "")
 
+    def _token(self, args: Sequence[str], config: str) -> Result:
+        """`kubeadm token create`, with a kubeconfig that the API server takes."""
+        kubeconfig = args[-1].removeprefix("--kubeconfig=/")
+        assert args[:2] == ["token", "create"] and self.read(kubeconfig) is not None, args
+        api = self.outside
+        if api is None or not api.up:
+            return Result(1, "", "timed out waiting for the condition")
+        if self.read(kubeconfig) != b"may make tokens":
+            return Result(1, "", 'failed to create or update bootstrap token: unable to create Secret: secrets is '
+                                 'forbidden: User "nobody" cannot create resource "secrets"')
+        api.tokens = {*api.tokens, MADE}
+        return Result(0, f"{MADE}\n", "")
+
     def _join_control_plane(self, api: FakeApi) -> None:
         """The authority comes from the cluster, and etcd's data from the other members."""
         self._certificates()
@@ -346,6 +359,9 @@ def _preflight(args: Sequence[str], wrong: Sequence[tuple[str, str]]) -> Result 
     if not bad:
         return None
     return Result(1, "", "\n".join(["error execution phase preflight: [preflight] Some fatal errors occurred:", *bad]))
+
+
+MADE = "madehe.re0123456789abcd"  # the token that `kubeadm token create` makes
 
 
 class Outside(FakeApi):

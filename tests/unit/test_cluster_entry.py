@@ -12,6 +12,7 @@ from k8r_agent.cluster import paths
 from k8r_agent.cluster.certificate import ca_hashes
 from k8r_agent.config.settings import KubernetesSettings, NodeSettings
 from k8r_agent.engine import Outcome
+from k8r_agent.errors import Unreachable
 from k8r_agent.model.cluster import JoinSecret, Membership, Phase
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Transaction
@@ -21,7 +22,7 @@ from k8r_agent.store import cluster as store
 from tests.crash.clusters import FOUNDER, JOINER, TOKEN, founder, inside, joiner, updated
 from tests.crash.scenarios import asked, last
 from tests.fakes import certificates
-from tests.fakes.cluster import FakeCluster, Outside
+from tests.fakes.cluster import MADE, FakeCluster, Outside
 from tests.fakes.loaders import PlainLoader
 from tests.fakes.world import FakeNode
 
@@ -227,6 +228,43 @@ def test_an_expired_credential_falls_back_to_a_token(tokens: tuple[str, ...], en
     assert membership.complete(found.world(), membership.of(found.world())) is entered
     if not entered:
         assert last(found).task == "join" and "token" in last(found).note, last(found).note
+
+
+def without_credential(kubeconfig: bytes) -> FakeNode:
+    """On a fresh root, with a kept credential that has expired, no token, and a kubeconfig in /etc/k8r."""
+    found = run(joiner(PlainLoader))
+    outside = found.cluster.outside
+    assert isinstance(outside, Outside)
+    data = outside.data
+    data["nodes"][found.cluster.host]["ready"] = False
+    outside.change(data)
+    outside.tokens = set()
+    store.keep(found.files, paths.CLIENT, certificates.EXPIRED)
+    membership.clean(found.world())
+    found.cluster.root.live[paths.TOKENS] = kubeconfig
+    return found
+
+
+def test_a_worker_whose_credential_expired_makes_itself_a_token() -> None:
+    found = without_credential(b"may make tokens")
+    kept = membership.of(found.world())
+    assert kept is not None
+    entry.come_back(found.world(), kept)
+    assert membership.complete(found.world(), membership.of(found.world()))
+    made = [line for line in found.cluster.made if "token create" in line]
+    assert made == [f"token create --ttl=1h --kubeconfig=/{paths.TOKENS}"]
+    assert not any(MADE in line for line in found.cluster.made), "a token on a command line"
+
+
+def test_a_kubeconfig_that_makes_no_token_is_told_with_what_was_lost() -> None:
+    found = without_credential(b"may do nothing")
+    found.settings = replace(found.settings, kubernetes=replace(found.settings.kubernetes, join_token=""))
+    kept = membership.of(found.world())
+    assert kept is not None
+    with pytest.raises(Unreachable, match="expired") as error:
+        entry.come_back(found.world(), kept)
+    said = f"{error.value}"
+    assert "secrets is forbidden" in said and paths.TOKENS in said and "--token-file" in error.value.hint
 
 
 def test_a_control_plane_comes_back_as_itself_and_changes_nothing_in_etcd() -> None:
