@@ -46,7 +46,7 @@ def damaged(name: str) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_whatever_is_put_together_is_no_crash(name: str) -> None:
-    @settings(max_examples=20 if name == "http" else 150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20 if name == "http" else 150, suppress_health_check=list(HealthCheck))
     @given(damaged(name))
     def reads(data: bytes) -> None:
         run(name, data)

@@ -74,7 +74,7 @@ def test_nothing_at_all_is_fine(opener: Opener) -> None:
         assert device.read(SIZE, 0) == b""
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, SIZE - 1), st.binary(min_size=1, max_size=20_000)), max_size=12))
 def test_any_writes_behave_like_a_byte_array(opener: Opener, writes: list[tuple[int, bytes]]) -> None:
     model = bytearray(SIZE)

@@ -23,7 +23,7 @@ TEXTS = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=30).map("".jo
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_file_is_a_crash(text: str) -> None:
     for parse in (fragments.parse, legacy.parse):
         loaded = merge.merge([parse(text, Path("f"))])
@@ -34,7 +34,7 @@ def test_no_file_is_a_crash(text: str) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_statement_by_statement_means_the_same_as_the_whole(text: str) -> None:
     try:
         whole = toml.loads(text)
@@ -51,7 +51,7 @@ def test_statement_by_statement_means_the_same_as_the_whole(text: str) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_bytes(data: bytes) -> None:
     try:
         fragments.decode(data, where="f")

@@ -90,7 +90,7 @@ def test_other_archives_are_refused(data: bytes, says: str) -> None:
     assert says in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 511), st.binary(min_size=1, max_size=12))
 def test_any_header_is_read_or_a_bundle_error(at: int, junk: bytes) -> None:
     data = bytearray(TAR)
@@ -109,7 +109,7 @@ def test_any_bytes_unpack_or_are_a_bundle_error(data: bytes, compression: str) -
         pass
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.binary(max_size=50_000), max_size=4), st.sampled_from(["xz", "zstd", "none"]),
        st.integers(1, 70_000))
 def test_streams_and_concatenations_are_unpacked(parts: list[bytes], compression: str, size: int) -> None:
@@ -234,7 +234,6 @@ def test_a_torn_superblock_is_not_copied() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_no_other_bytes_are_a_signature(data: bytes) -> None:
     class Nothing:
         def run(self, *args: object, **more: object) -> object:

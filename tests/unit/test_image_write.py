@@ -186,7 +186,7 @@ def test_after_a_cut_at_any_point_the_next_run_succeeds() -> None:
         count += 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(), st.booleans(), st.integers(1, 60))
 def test_any_target_becomes_the_image(seed: int, dear: bool, same: int) -> None:
     """Targets that hold some of the image already, in any pattern."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k8r_agent.model.txn import Event
@@ -26,7 +26,6 @@ def test_events_come_back_in_order_with_all_fields() -> None:
     assert log.read(txn="u") == ()
 
 
-@settings(deadline=None)
 @given(st.floats(min_value=0, max_value=1), st.text())
 def test_a_torn_append_loses_only_itself(keep: float, message: str) -> None:
     class Cut(Exception):

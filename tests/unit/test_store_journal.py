@@ -144,7 +144,6 @@ def test_a_reader_sets_nothing_aside() -> None:
     assert files.live[NAME] == b"{"
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_content_leads_to_a_traceback(raw: bytes) -> None:
     for name in (NAME, "slots.json", "duties.json", "events.jsonl"):
@@ -159,7 +158,7 @@ def test_no_content_leads_to_a_traceback(raw: bytes) -> None:
         EventLog(files).read()
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.sampled_from(["format", "id", "task", "steps", "state", "tries", "facts", "slots", "kept",
                                         "definition", "confirmed"]),
                        st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
