@@ -10,6 +10,7 @@ import pytest
 
 from k8r_agent.effects.commands import commands
 from k8r_agent.effects.mkfs import Filesystems
+from tests.contract.test_initramfs import sectors
 
 pytestmark = pytest.mark.skipif(shutil.which("mkfs.ext4", path="/usr/sbin:/sbin") is None, reason="no e2fsprogs")
 MIB = 1 << 20
@@ -47,30 +48,21 @@ def test_an_empty_partition_has_none(tmp_path: Path) -> None:
     assert found.copy(path) is None
 
 
-def block_0(path: Path, *replaced: tuple[int, bytes]) -> bytes:
-    with path.open("r+b") as file:
-        for sector, data in replaced:
-            file.seek(sector * 512)
-            file.write(data)
-        file.seek(0)
-        return file.read(4096)
-
-
 @pytest.mark.parametrize("newer", [2, 3])
 def test_a_torn_superblock_is_known_and_made_whole(tmp_path: Path, newer: int) -> None:
     """First boot, cut between the first mount and the marker: the initramfs has not looked at it yet."""
     path, found = made(tmp_path / "state", block=4096, size=160 * MIB), Filesystems(commands())
-    old = block_0(path)
+    old = sectors(path)
     subprocess.run(["/sbin/tune2fs", "-c", "7", str(path)], check=True, capture_output=True)
-    block_0(path, (5 - newer, old[(5 - newer) * 512:][:512]))
+    sectors(path, (5 - newer, old[(5 - newer) * 512:][:512]))
     assert found.uuid(path) == UUID and "ext4 k8r-state" in found.signature(path) and not found.clean(path)
     assert found.mend(path) == "" and found.clean(path) and found.uuid(path) == UUID
 
 
 def test_what_has_lost_its_magic_number_is_not_made_from_a_copy(tmp_path: Path) -> None:
     path, found = made(tmp_path / "state", block=4096, size=160 * MIB), Filesystems(commands())
-    left = block_0(path, (2, bytes(512)))
-    assert "magic" in found.mend(path) and block_0(path) == left
+    left = sectors(path, (2, bytes(512)))
+    assert "magic" in found.mend(path) and sectors(path) == left
 
 
 def test_damage_that_wants_a_person_is_told(tmp_path: Path) -> None:
