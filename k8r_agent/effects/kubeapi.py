@@ -12,6 +12,7 @@ import socket
 import ssl
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from k8r_agent.ports.cluster import Probe
 
@@ -40,24 +41,26 @@ def probe(endpoint: str) -> Probe:
         return Probe(reachable=False, why=f"{endpoint} is no API server: {error.reason or error}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         return Probe(reachable=False, why=f"{endpoint}: {getattr(error, 'strerror', None) or error}")
-    if _kind(body) not in ("ConfigMap", "Status"):
+    said = _object(body)
+    if said.get("kind") not in ("ConfigMap", "Status"):
         return Probe(reachable=True, foreign=True, local=local,
                      why=f"what answers at {endpoint} does not speak like an API server")
-    return Probe(reachable=True, ca=_ca(body), local=local)
+    return Probe(reachable=True, ca=_ca(said), local=local)
 
 
-def _kind(body: bytes) -> object:
+def _object(body: bytes) -> dict[str, Any]:
+    """Empty when it is none."""
     with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(body)
-        return found.get("kind") if isinstance(found, dict) else None
-    return None
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
-def _ca(body: bytes) -> bytes:
+def _ca(said: dict[str, Any]) -> bytes:
     try:
-        found = _CA.search(json.loads(body)["data"]["kubeconfig"])
+        found = _CA.search(said["data"]["kubeconfig"])
         return base64.b64decode(found[1], validate=True) if found else b""
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+    except (ValueError, KeyError, TypeError, binascii.Error):
         return b""
 
 

@@ -32,7 +32,6 @@ KEPT = 2
 _DIGEST = 32  # bytes of SHA-256 after the store
 _PAGE = 512  # a store is a whole number of these
 _SPARE = 32 << 20  # bytes that stay free for the journal, the identity and etcd itself
-_PATIENT = ("--command-timeout=30s", "--dial-timeout=30s")  # etcdctl's own 5 s and 2 s are few for a slow node
 _MARK = "restored-from"  # in member/, written last: etcd looks at snap/ and wal/ only
 _EXCHANGE, _HERE = 2, -100  # RENAME_EXCHANGE of <linux/fs.h>, AT_FDCWD of <fcntl.h>
 Etcdctl = Callable[[Sequence[str], float], Result]
@@ -71,7 +70,7 @@ class StateSnapshots:
             raise StateError("there is no room for a snapshot of etcd", why=f"{format_size(needed)} are needed on the "
                              f"state partition, {format_size(free)} are free",
                              hint=f"look for etcd.before-* in {self._directory}: data of earlier restores")
-        self._run(["endpoint", "health", *_PATIENT], "etcd is not healthy")  # `snapshot save` would wait for ever
+        self._run(["endpoint", "health", *etcd.PATIENT], "etcd is not healthy")  # `snapshot save` would wait for ever
         name = clock.strftime("%Y%m%dT%H%M%SZ", clock.gmtime(time)) + ".db"
         temporary = self._place / f".{name}.new"
         with _explained("a snapshot cannot be kept"):

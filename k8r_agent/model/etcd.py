@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# etcdctl alone waits five seconds, and two for a connection: right after a boot, a slow node takes longer to answer.
+PATIENT = ("--command-timeout=30s", "--dial-timeout=30s")
 _ENDPOINT = re.compile(r"^https?://")
 
 

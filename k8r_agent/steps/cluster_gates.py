@@ -16,7 +16,6 @@ from k8r_agent.ports.cluster import MANIFESTS, PKI, As
 from k8r_agent.ports.step import World
 from k8r_agent.steps import enrolment, etcd_member, membership
 from k8r_agent.steps import skew as running
-from k8r_agent.steps.enter_cluster import assert_same_place
 from k8r_agent.store import cluster as store
 
 FACT = "cluster-gates"
@@ -99,7 +98,7 @@ def _kept(world: World) -> Line:
     if missing:
         return Line(name="kept", ok=False, hint="k8r-recovery(7)",
                     text=f"not on the state partition: {', '.join(f'/{path}' for path in missing)}")
-    assert_same_place(world, found)
+    membership.assert_same_place(world, found)
     return Line(name="kept", ok=True, text=f"what makes it the {found.role} node {found.node_name} is kept")
 
 

@@ -22,7 +22,7 @@ def enrolled(world: World) -> bool:
 def by_hand(world: World) -> bool:
     """Somebody else brought the running root into a cluster, or made one on it: the agent knows of none."""
     return store.membership(world.files) is None and world.cluster.present() and (
-        world.cluster.read(As.NODE.value) is not None or world.cluster.read(f"{PKI}/ca.key") is not None)
+        enrolled(world) or world.cluster.read(f"{PKI}/ca.key") is not None)
 
 
 def control_plane(world: World) -> bool:

@@ -167,24 +167,9 @@ def _assert_same_cluster(world: World) -> None:
                       f"({found.ca_hash}), but kubernetes.ca_cert_hashes names another",
                       hint="remove ca_cert_hashes to return there; to give the node to the other cluster, flash it "
                            "anew with an empty state partition")
-    assert_same_place(world, found)
+    membership.assert_same_place(world, found)
     if found.endpoint and not (probe := world.cluster.probe(found.endpoint)).local and probe.reachable:
         _assert_ca(probe, (found.ca_hash,), found.endpoint)
-
-
-def assert_same_place(world: World, found: Membership) -> None:
-    """A kubelet's credential is good for one name; etcd's member and a control plane's certificates go by name and
-    address. kubeadm has no way to change them."""
-    ip = world.settings.kubernetes.node_ip or world.cluster.address()
-    for what, was, now in (("host name", found.node_name, world.cluster.name()), ("address", found.node_ip, ip)):
-        if was and was != now and (found.control_plane or what == "host name"):
-            raise Refused(f"the {'control plane' if found.control_plane else 'kubelet'} does not start",
-                          why=f"its {what} was {was} and is {now or 'none'} now",
-                          hint=f"give the node its {what} back ({_setting(what)}); in its cluster it cannot change it")
-
-
-def _setting(what: str) -> str:
-    return "node.hostname" if what == "host name" else "network.address or kubernetes.node_ip"
 
 
 class EnterCluster:
@@ -248,12 +233,11 @@ class Rejoin:
         if found.control_plane:
             self._wait_for_clock(world)
         try:
-            assert_same_place(world, found)
+            membership.assert_same_place(world, found)
             entry.come_back(world, found)
         except Unreachable as error:
             world.report.status(f"the node stays outside of its cluster for now: {error}")
             world.remember(self.name, f"{error}"[:500])
-
 
     def _wait_for_clock(self, world: World) -> None:
         """A control plane's certificates begin with its CA and end a year from now, whatever the clock calls now."""

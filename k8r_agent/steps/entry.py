@@ -137,7 +137,7 @@ def _new_token(world: World, found: Membership) -> JoinSecret | None:
 
 
 def information(world: World) -> JoinSecret:
-    """What an operator or the control plane handed over, else what the configuration says."""
+    """What an operator handed over, else what the configuration says."""
     return completed(store.join_secret(world.files) or JoinSecret(), world.settings.kubernetes)
 
 

@@ -9,8 +9,6 @@ from k8r_agent.ports.cluster import MANIFESTS
 from k8r_agent.ports.commands import Result
 from k8r_agent.ports.step import World
 
-# etcdctl alone waits five seconds, and two for a connection: right after a boot, a slow node takes longer to answer.
-PATIENT = ("--command-timeout=30s", "--dial-timeout=30s")
 _PATIENCE = 120.0  # seconds for all of one question
 
 
@@ -25,7 +23,7 @@ def static_pod(world: World) -> StaticPod:
 
 def members(world: World) -> tuple[Member, ...]:
     """Raises ClusterError."""
-    result = world.cluster.etcdctl(["member", "list", "-w", "json", *PATIENT], timeout=_PATIENCE)
+    result = world.cluster.etcdctl(["member", "list", "-w", "json", *etcd.PATIENT], timeout=_PATIENCE)
     try:
         return etcd.members(result.stdout)
     except ValueError:
@@ -35,14 +33,14 @@ def members(world: World) -> tuple[Member, ...]:
 
 def health(world: World) -> Result:
     """Exit code 0: this member answers, with the data that it has."""
-    return world.cluster.etcdctl(["endpoint", "health", *PATIENT], timeout=_PATIENCE)
+    return world.cluster.etcdctl(["endpoint", "health", *etcd.PATIENT], timeout=_PATIENCE)
 
 
 def quorum(world: World) -> Quorum:
     """Whether this member may be away for a while. Raises ClusterError."""
     found, pod = members(world), static_pod(world)
     me = etcd.mine(found, name=pod.name, address=etcd.host(pod.peer_url))
-    said = world.cluster.etcdctl(["endpoint", "health", "--cluster", "-w", "json", *PATIENT], timeout=_PATIENCE)
+    said = world.cluster.etcdctl(["endpoint", "health", "--cluster", "-w", "json", *etcd.PATIENT], timeout=_PATIENCE)
     try:
         ill = etcd.unhealthy(said.stdout)
     except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from k8r_agent.cluster import certificate, kubeletflags, paths, versions
-from k8r_agent.errors import ClusterError, StepFailed
+from k8r_agent.errors import ClusterError, Refused, StepFailed
 from k8r_agent.model.cluster import Membership, Phase
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import World
@@ -63,6 +63,21 @@ def enter(world: World, found: Membership) -> None:
 
 def _stamp(found: Membership) -> bytes:
     return f"{found.role} {found.node_name} {found.ca_hash}\n".encode()
+
+
+def assert_same_place(world: World, found: Membership) -> None:
+    """A kubelet's credential is good for one name; etcd's member and a control plane's certificates go by name and
+    address. kubeadm has no way to change them."""
+    ip = world.settings.kubernetes.node_ip or world.cluster.address()
+    for what, was, now in (("host name", found.node_name, world.cluster.name()), ("address", found.node_ip, ip)):
+        if was and was != now and (found.control_plane or what == "host name"):
+            raise Refused(f"the {'control plane' if found.control_plane else 'kubelet'} does not start",
+                          why=f"its {what} was {was} and is {now or 'none'} now",
+                          hint=f"give the node its {what} back ({_setting(what)}); in its cluster it cannot change it")
+
+
+def _setting(what: str) -> str:
+    return "node.hostname" if what == "host name" else "network.address or kubernetes.node_ip"
 
 
 # keeping

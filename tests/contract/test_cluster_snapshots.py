@@ -22,7 +22,6 @@ from k8r_agent.errors import ClusterError, StateError
 from k8r_agent.model import etcd
 from k8r_agent.ports.commands import Result
 from k8r_agent.ports.snapshots import Origin, Snapshots
-from k8r_agent.steps.etcd_member import PATIENT
 from tests.fakes.snapshots import MEMBER, FakeSnapshots
 from tests.fakes.statefiles import FakeStateFiles
 
@@ -283,15 +282,15 @@ def test_a_restore_that_was_killed_goes_on(real: Real, monkeypatch: pytest.Monke
 
 
 def test_members_as_etcd_lists_them(real: Real) -> None:
-    found = etcd.members(real.etcdctl(["member", "list", "-w", "json", *PATIENT], 20).stdout)
+    found = etcd.members(real.etcdctl(["member", "list", "-w", "json", *etcd.PATIENT], 20).stdout)
     assert [(m.name, m.peer_urls, m.learner) for m in found] == [("n1", (real.origin.peer_url,), False)]
-    health = real.etcdctl(["endpoint", "health", "--cluster", "-w", "json", *PATIENT], 20)
+    health = real.etcdctl(["endpoint", "health", "--cluster", "-w", "json", *etcd.PATIENT], 20)
     assert etcd.unhealthy(health.stdout) == {}
     assert etcd.quorum(found, {}, etcd.mine(found, name="n1", address="127.0.0.1")).single
 
 
 @pytest.mark.parametrize("ask", [
-    lambda real: not real.etcdctl(["endpoint", "health", *PATIENT], 60).code,
+    lambda real: not real.etcdctl(["endpoint", "health", *etcd.PATIENT], 60).code,
     lambda real: real.snapshots.take(real.origin, time=NOW).keys > 0], ids=["health", "snapshot"])
 def test_a_slow_answer_is_waited_for(real: Real, ask: Callable[[Real], bool]) -> None:
     """etcdctl alone gives up after five seconds."""

@@ -86,7 +86,6 @@ class Fault:
                 self._settle(node)
             raise error(self.number, name)
 
-
     def _settle(self, node: FakeNode) -> None:
         """After a failed write Linux takes the pages for clean: who reads with the cache dropped, as the agent does,
         sees what the medium has, which is the old or the new."""
