@@ -28,7 +28,7 @@ PACKAGES := python3 python3-venv python3-gi python3-pydbus python3-requests pyth
             qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 util-linux etcd-server etcd-client \
             shellcheck gpg openssl
 
-.PHONY: help deps venv deb images image kubernetes kubeadm demo quick test matrix nodes e2e cluster fuzz record sectors replay campaign lint bench clean
+.PHONY: help deps venv deb images image kubernetes demo bare-demo quick test matrix nodes plane e2e fuzz record sectors replay campaign lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -66,15 +66,15 @@ $(BUILD)/.images: $(BUILD)/debs/.done tests/lab/images.py
 kubernetes: deps ## a real Kubernetes from Debian's source, kept in ~/.cache/k8r-lab (5 min of two idle cores, once)
 	$(PYTHON) -m tests.lab.kubernetes
 
-kubeadm: deps
-	$(CACHED) $(PYTHON) -m tests.lab.kubernetes kubeadm
-
 $(BUILD)/.kubernetes-images: $(BUILD)/debs/.done $(wildcard tests/lab/kubernetes/*.*) tests/lab/kubernetes/crictl | kubernetes
 	$(SUDO) $(CACHED) $(PYTHON) -m tests.lab.kubernetes.golden $(BUILD)
 	@touch $@
 
-demo: $(if $(KUBERNETES),$(BUILD)/.kubernetes-images,images) ## a node's whole life on a virtual machine (LOADER=grub; KUBERNETES=1: with a cluster)
-	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD) --loader=$(LOADER) $(if $(KUBERNETES),--kubernetes)
+demo: $(BUILD)/.kubernetes-images ## a control-plane node's whole life on a virtual machine
+	$(SUDO) $(CACHED) $(PYTHON) -m tests.lab.demo $(BUILD) --kubernetes
+
+bare-demo: images ## the same of a node without Kubernetes, in a third of the time (LOADER=grub)
+	$(SUDO) $(PYTHON) -m tests.lab.demo $(BUILD) --loader=$(LOADER)
 
 quick: venv ## a developer's loop: unit, contract and reduced crash tests, linters (< 3 min)
 	$(PARALLEL) -m "not slow and not loop and not bus and not nspawn and not node" \
@@ -90,10 +90,10 @@ matrix: venv ## every crash and every failing write of every task, pairs of them
 nodes: images ## every story of the virtual nodes, also the long ones: GRUB, dead slots, twins, kernel updates
 	$(SUDO) $(PYTEST) --durations=15 tests/node
 
-e2e: kubernetes ## the real control plane of Debian's Kubernetes on this host, with kubeadm's own files (part of `make test`)
+plane: kubernetes ## the real control plane of Debian's Kubernetes on this host, with kubeadm's own files (part of `make test`)
 	$(SUDO) $(CACHED) $(PYTEST) --durations=15 tests/contract/test_kubeadm_plane.py
 
-cluster: $(BUILD)/.kubernetes-images ## virtual nodes with that Kubernetes: init, join, reinstall, upgrade (not yet seen to its end)
+e2e: $(BUILD)/.kubernetes-images ## a cluster of virtual nodes with it: init, join, reinstall, upgrade, power cuts
 	$(SUDO) $(CACHED) $(PYTEST) --durations=15 tests/kube
 
 # Recorded lives of virtual nodes: LOADER-TABLE. Each takes a quarter of an hour to make, and up to 4 GB.

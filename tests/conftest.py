@@ -68,7 +68,7 @@ def _lack_node() -> str:
 
 
 def _lack_kube() -> str:
-    return "" if kubernetes.has_kubeadm() else "no kubeadm: make kubeadm"
+    return "" if kubernetes.is_packed() else "no Kubernetes: make kubernetes"
 
 
 LACKS: dict[str, Callable[[], str]] = {

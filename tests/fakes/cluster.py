@@ -311,8 +311,10 @@ class FakeCluster:
             return Result(1, "", "error execution phase preflight: couldn't validate the identity of the API Server: "
                                  "dial tcp: connect: connection refused")
         if not any(token in config for token in api.tokens):
-            return Result(1, "", "error execution phase preflight: could not find a JWS signature in the cluster-info "
-                                 "ConfigMap for token ID \"abcdef\"")
+            half = any(token.partition(".")[0] in config for token in api.tokens)
+            return Result(1, "", "error execution phase preflight: " + (
+                "failed to verify JWS signature of received cluster info object, can't trust this API Server" if half
+                else 'could not find a JWS signature in the cluster-info ConfigMap for token ID "abcdef"'))
         node = api.data["nodes"].get(self.host)
         if node and node["ready"]:
             return Result(1, "", f'error execution phase kubelet-start: a Node with name "{self.host}" and status '

@@ -37,7 +37,7 @@ def seen(request: pytest.FixtureRequest) -> Iterator[Seen]:
     top = golden.top(BUILD)
     wanted = [bundle_of(top, release) / "manifest.toml" for release in golden.RELEASES]
     if missing := [path for path in (*wanted, disk_of(top, 1, golden.LOADER)) if not path.exists()]:
-        pytest.fail(f"no images with Kubernetes ({missing[0]}): make cluster", pytrace=False)
+        pytest.fail(f"no images with Kubernetes ({missing[0]}): make e2e", pytrace=False)
     workdir = BUILD / "lab" / f"kube-{os.getpid()}"
     lab = Lab(top, workdir)
     try:

@@ -214,7 +214,7 @@ def test_a_worker_whose_control_plane_is_down_is_not_condemned() -> None:
     assert found.loader.decided() is Slot.WORKING and found.cluster.kubelet
 
 
-@pytest.mark.parametrize("tokens, entered", [((TOKEN,), True), ((), False)])
+@pytest.mark.parametrize("tokens, entered", [((TOKEN,), True), ((), False), ((f"{TOKEN[:7]}{16 * 'f'}",), False)])
 def test_an_expired_credential_falls_back_to_a_token(tokens: tuple[str, ...], entered: bool) -> None:
     found = updated(joiner(PlainLoader))
     outside = found.cluster.outside

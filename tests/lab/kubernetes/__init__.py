@@ -1,6 +1,6 @@
 """A real Kubernetes for the lab, built from the source package of Debian 12, and where it is kept.
 
-    python3 -m tests.lab.kubernetes [kubeadm]
+    python3 -m tests.lab.kubernetes
 
 Kept outside the checkout, in $XDG_CACHE_HOME/k8r-lab (or ~/.cache/k8r-lab): `packages_of(version)` is a directory of
 .deb packages as the Kubernetes project's repository would give them, `images_of(version)` the container images of its
@@ -37,11 +37,6 @@ def programs() -> Path:
     return home() / f"programs-{_key(*COMPILED)}"
 
 
-def kubeadms() -> Path:
-    """kubeadm alone, by version, of the same recipe: a minute instead of five."""
-    return programs().with_name(programs().name.replace("programs", "kubeadm"))
-
-
 def packed() -> Path:
     """Packages and container images, by version. Kept per recipe."""
     return home() / f"packed-{_key(*COMPILED, *PACKED)}"
@@ -57,13 +52,9 @@ def images_of(version: str = VERSION) -> Path:
 
 def tool(name: str, version: str = VERSION) -> Path:
     """Of Kubernetes in `version`, else of Debian: etcd, etcdctl."""
-    places = (programs() / version / name, kubeadms() / version / name)
-    return next((path for path in places if path.exists()), programs() / "host/usr/bin" / name)
+    made = programs() / version / name
+    return made if made.exists() else programs() / "host/usr/bin" / name
 
 
 def is_packed() -> bool:
     return (packed() / ".done").exists()
-
-
-def has_kubeadm() -> bool:
-    return all(tool("kubeadm", version).exists() for version in VERSIONS)
