@@ -8,7 +8,7 @@ from tests.kube.cluster import CONTROL_PLANE, WORKER, Seen
 from tests.lab.kubernetes import STAND_IN, VERSION
 
 pytestmark = [pytest.mark.long, pytest.mark.node, pytest.mark.kube]
-LINES = {"api", "ca", "credential", "skew", "pods"}  # lines of the proof, of any node
+LINES = {"api", "ca", "credential", "kept", "skew", "pods"}  # lines of the proof, of any node
 BOTH = pytest.mark.parametrize("name", [CONTROL_PLANE, WORKER])
 LATER = pytest.mark.parametrize(("point", "version"), [("reinstalled", VERSION), ("upgraded", STAND_IN)])
 
