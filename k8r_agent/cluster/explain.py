@@ -37,8 +37,8 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """`name` of the check, or "" for a message; `said` in kubeadm's words, without secrets; `outside`: nothing that
-    this node could mend."""
+    """`name` of the check, or "" for a message; `said` in kubeadm's words, without secrets; `outside`: nothing is
+    wrong with this system."""
 
     name: str
     said: str
@@ -66,7 +66,7 @@ def explain(command: str, output: str) -> ClusterError:
 
 
 def only_outside(output: str) -> bool:
-    """There is a complaint, and all of it is about something that this node cannot mend."""
+    """There is a complaint, and nothing of it is wrong with this system."""
     found = findings(output)
     return bool(found) and all(one.outside for one in found)
 
