@@ -109,9 +109,10 @@ record: $(RECORDS:%=$(BUILD)/record/%/digests.json) ## every write of a node's l
 sectors: record ## judge every disk that a power cut could have left of the recorded lives, without booting it
 	$(SUDO) $(PYTHON) -m tests.lab.sectors $(RECORDS:%=$(BUILD)/record/%)
 
-replay: record ## boot STATES=n of those disks of each recorded life (SEED=s; goes on where it was stopped)
+replay: record ## boot STATES=n of those disks of each recorded life, and as many torn flashes (SEED=s; resumable)
 	for record in $(RECORDS); do \
 	  $(SUDO) $(PYTHON) -m tests.lab.reboots $(BUILD)/record/$$record --states $(STATES) --seed $(SEED) || exit 1; done
+	$(SUDO) $(PYTHON) -m tests.lab.variables $(BUILD) --states $(STATES) --seed $(SEED)
 
 fuzz: venv ## coverage-guided fuzzing of everything that reads foreign bytes, for TIME=60 seconds
 	.venv/bin/pip install --quiet --disable-pip-version-check '$(ATHERIS)'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
@@ -14,6 +15,9 @@ from k8r_agent.errors import BootError
 VENDOR = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"  # systemd's Boot Loader Interface
 DIRECTORY = Path("/sys/firmware/efi/efivars")
 _ATTRIBUTES = struct.pack("<I", 0x7)  # non-volatile, boot service access, runtime access
+# While a system runs EDK II only appends: 2,000 changes of a variable fill the flash of a virtual machine.
+FULL = ("reboot the node: firmwares make room for variables only when they boot; look for old dumps of the kernel in "
+        "/sys/fs/pstore, which take that room for good")
 _GETFLAGS, _SETFLAGS, _IMMUTABLE = 0x80086601, 0x40086602, 0x10  # linux/fs.h: FS_IOC_*, FS_IMMUTABLE_FL
 
 
@@ -84,5 +88,5 @@ class LocalEfiVars:
         try:
             yield
         except OSError as error:
-            raise BootError(what, why=error.strerror or str(error),
-                            hint=f"is {self._directory} mounted read-write?") from error
+            hint = FULL if error.errno == errno.ENOSPC else f"is {self._directory} mounted read-write?"
+            raise BootError(what, why=error.strerror or str(error), hint=hint) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from k8r_agent.effects.bootfiles import MountedBootFiles
-from k8r_agent.effects.efivars import LocalEfiVars
+from k8r_agent.effects.efivars import VENDOR, LocalEfiVars
 from k8r_agent.errors import BootError, FetchError, ReadBackMismatch
 from k8r_agent.model.boot import Content
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
@@ -176,6 +176,14 @@ def test_variables(variables: EfiVars) -> None:
     assert variables.read("K8rContract") == "k8r-image*+longer"
     variables.delete("K8rContract")
     assert variables.read("K8rContract") is None
+
+
+def test_a_firmware_without_room_is_told_apart(tmp_path: Path) -> None:
+    full = LocalEfiVars(tmp_path)
+    (tmp_path / f"LoaderEntryOneShot-{VENDOR}").symlink_to("/dev/full")
+    with pytest.raises(BootError, match="No space left") as told:
+        full.write("LoaderEntryOneShot", "k8r-image*")
+    assert told.value.hint.startswith("reboot the node")
 
 
 def test_no_firmware_variables(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from tests.contract.test_lab_bootjudge import fat
 from tests.contract.test_lab_writelog import Step, a, replay
-from tests.lab import reboots, sectors
+from tests.lab import reboots, sectors, variables
 from tests.lab.disks import Span
 from tests.lab.reboots import LOGIN_EVERY, Kept, LabFault, Result, State, comes_up, distinct, draw, fingerprint
 from tests.lab.serial import Serial
+from tests.lab.variables import Phase
 from tests.lab.writelog import FLUSH, Replay
 
 
@@ -107,3 +108,14 @@ def test_the_state_partition_is_judged_from_its_last_marker_on(tmp_path: Path) -
                              (FLUSH, 0, b"")], start=start)
     record: Any = Recorded(disk)
     assert sectors._marked(record) == 4
+
+
+def test_a_cut_while_a_variable_is_written_leaves_the_slot_from_before_or_after() -> None:
+    arm, boot = Phase("arm", 100, 220, "working", "image"), Phase("boot", 500, 500, "image", "working")
+    assert arm.allowed(100) == {"working"} and arm.allowed(220) == {"image"}
+    assert arm.allowed(101) == arm.allowed(219) == {"working", "image"}
+    drawn = variables.draw([arm, boot], 60, 1)
+    assert [state.position for state in drawn[:4]] == [100, 500, 220, 500], "the ends of each operation come first"
+    assert variables.draw([arm, boot], 80, 1)[:60] == drawn
+    assert len({state.position for state in drawn if state.kind == "arm"}) > 20
+    assert all(100 <= state.position <= 220 for state in drawn if state.kind == "arm")

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from k8r_agent.boot.kernelargs import arguments
 from k8r_agent.model.slots import Slot
@@ -155,6 +156,28 @@ class Overlaid(Node):
         return [word for n, word in enumerate(argv) if n not in flash and n + 1 not in flash] + list(self.kernel)
 
 
+def overlaid(lab: Lab, workdir: Path, disk: Path, number: int) -> Overlaid:
+    """A node that has the address of those of the same number before it."""
+    overlay = workdir / "overlay.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk), str(overlay)], check=True)
+    node = Overlaid(workdir.name, disk=overlay, network=lab.network, key=lab.key, workdir=workdir)
+    node.index = number
+    return node
+
+
+def booted(node: Node, state: State, arrived: int) -> Result:
+    started = time.monotonic()
+    node.start()
+    try:
+        up = comes_up(node, GOAL[state.login])
+    finally:
+        node.cut()
+    text = node.serial.text()
+    slots = SLOT.findall(text)
+    return Result(state, state.login, up, slots[-1] if slots else "", text.count("Linux version"),
+                  round(time.monotonic() - started, 1), arrived, "" if up else text[-6000:])
+
+
 class Worker:
     """One rebuilt disk, and one node at a time that boots it."""
 
@@ -169,29 +192,15 @@ class Worker:
             return self._boot(state, disk, len(chosen))
 
     def _boot(self, state: State, disk: Path, arrived: int) -> Result:
-        name = f"rebuilt-{self._number}"
-        workdir = self._record.work / name
+        workdir = self._record.work / f"rebuilt-{self._number}"
         workdir.mkdir(exist_ok=True)
         (workdir / "OVMF_VARS.fd").unlink(missing_ok=True)
-        overlay = workdir / "overlay.qcow2"
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(disk), str(overlay)],
-                       check=True)
-        node = Overlaid(name, disk=overlay, network=self._lab.network, key=self._lab.key, workdir=workdir)
-        node.index = self._number  # it has the addresses of the one before it
+        node = overlaid(self._lab, workdir, disk, self._number)
         if "no firmware" in state.kind:
             node.kernel = self._kernel(disk)
             if not node.kernel:
                 return Result(state, state.login, False, "", 0, 0.0, arrived, "GRUB would find no partition table")
-        started = time.monotonic()
-        node.start()
-        try:
-            up = comes_up(node, GOAL[state.login])
-        finally:
-            node.cut()
-        text = node.serial.text()
-        slots = SLOT.findall(text)
-        return Result(state, state.login, up, slots[-1] if slots else "", text.count("Linux version"),
-                      round(time.monotonic() - started, 1), arrived, "" if up else text[-6000:])
+        return booted(node, state, arrived)
 
     def _kernel(self, disk: Path) -> Sequence[str]:
         """What GRUB would start from such a disk: it believes the first table, whatever its sums."""
@@ -222,14 +231,18 @@ def comes_up(node: Node, goal: str) -> bool:
     return False
 
 
-def run(record: Record, states: list[State], lab: Lab, told: Callable[[Result], None],
+class Boots(Protocol):
+    def boot(self, state: State) -> Result: ...
+
+
+def run(worker_of: Callable[[int], Boots], states: list[State], told: Callable[[Result], None],
         failed: Callable[[State], None]) -> None:
     """`failed` is called while the lab's own fault is being handled."""
     states.sort(key=lambda state: -state.position)  # each worker's disk goes forwards only
     lock = threading.Lock()
 
     def work(number: int) -> None:
-        worker = Worker(number, record, lab)
+        worker = worker_of(number)
         while True:
             with lock:
                 if not states:
@@ -307,7 +320,7 @@ def main() -> int:
     lab = Lab(record.directory.parent.parent, record.work / "lab")
     try:
         lab.start()
-        run(record, states, lab, told, kept.failed)
+        run(lambda number: Worker(number, record, lab), states, told, kept.failed)
     finally:
         lab.stop()
     say(kept.summary())

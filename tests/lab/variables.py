@@ -1,0 +1,211 @@
+"""Power cuts while the firmware keeps a variable: what it tells its flash is recorded, what cuts leave is booted.
+
+    python3 -m tests.lab.variables BUILD --states 40 --seed 1
+
+systemd-boot is told in an EFI variable to try the image slot once, and the firmware's flash is not in the disk's log.
+A settled node arms and disarms its image slot, goes on with it until the flash is full of what was deleted, reboots,
+so that the firmware tidies up, arms once more and boots what it armed. Flash is written byte by byte and has no cache:
+each prefix of the log is what a cut leaves. With it the node must boot the slot from before or the one from after the
+operation. Results are kept as by reboots.py, in BUILD/record/variables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tests.lab.accel import firmware, pflash
+from tests.lab.node import Node
+from tests.lab.past import BOOT, kept, wait_complete
+from tests.lab.reboots import Kept, Result, State, booted, overlaid, run, say
+from tests.lab.site import Lab
+from tests.lab.writelog import SECTOR, Replay, WriteLog
+
+LOADER = "systemd-boot"
+MANY = 10_000  # variables, of which no flash has room for so many
+# Runs in the guest: the product's own backend on the guest's own firmware.
+PRODUCT = """
+from k8r_agent.boot import sdfiles, systemd_boot
+from k8r_agent.config import load
+from k8r_agent.effects.efivars import LocalEfiVars
+from k8r_agent.errors import BootError
+from k8r_agent.model.slots import Slot
+from k8r_agent.world import real
+
+boot, variables = real(load()).boot, LocalEfiVars()
+"""
+ARM, DISARM = "boot.try_once(Slot.IMAGE)", "boot.disarm()"
+FILL = f"""
+for written in range({MANY}):  # what these two do in the end, without reading the kernel first
+    try:
+        variables.write(systemd_boot.ONE_SHOT, sdfiles.pattern(Slot.IMAGE))
+    except BootError as full:
+        raise SystemExit(f"{{written}} variables were written, then: {{full}}")
+    variables.delete(systemd_boot.ONE_SHOT)
+"""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One operation: `begin` and `end` are positions in the log, `old` and `new` the slots that boot there."""
+
+    name: str
+    begin: int
+    end: int
+    old: str
+    new: str
+
+    def allowed(self, position: int) -> set[str]:
+        return {self.old} if position == self.begin else {self.new} if position == self.end else {self.old, self.new}
+
+
+class Logged(Node):
+    """The firmware's flash for variables has a log. The disk is as it always is."""
+
+    @property
+    def log(self) -> Path:
+        return self.workdir / "flash.log"
+
+    def _argv(self, monitor: int) -> list[str]:
+        argv, plain = super()._argv(monitor), pflash(firmware().code, self.variables)[2:]
+        at = argv.index(plain[1]) - 1
+        append = "on" if self.log.exists() and self.log.stat().st_size else "off"
+        self.log.touch()
+        argv[at:at + 2] = [
+            "-blockdev", f"driver=file,node-name=flash-file,filename={self.variables}",
+            "-blockdev", f"driver=file,node-name=flash-log,filename={self.log},cache.no-flush=on",
+            "-blockdev", "driver=blklogwrites,node-name=flash,file=flash-file,log=flash-log,"
+                         f"log-append={append}",
+            "-machine", "pflash1=flash"]
+        return argv
+
+
+def erases(log: WriteLog) -> list[int]:
+    """Numbers of the entries that are no programmed byte, of which QEMU writes the sector anew."""
+    return [entry.number for entry in log.entries if entry.length > SECTOR]
+
+
+def live(node: Logged) -> list[Phase]:
+    phases: list[Phase] = []
+
+    def phase(name: str, old: str, new: str, act: Callable[[], object]) -> None:
+        begin = len(WriteLog(node.log).entries)
+        act()
+        phases.append(Phase(name, begin, len(WriteLog(node.log).entries), old, new))
+        say(f"{phases[-1]}")
+
+    def guest(operations: str) -> None:
+        node.ssh(f"python3 -c {shlex.quote(PRODUCT + operations)}")
+
+    def fill() -> None:
+        done = node.try_ssh(f"python3 -c {shlex.quote(PRODUCT + FILL)}", timeout=1800)
+        say(done.err.strip())
+        if done.code != 1:
+            raise RuntimeError("the flash was never full")
+
+    def reboot() -> None:
+        before = node.wait_ssh(timeout=BOOT)
+        node.try_ssh("systemctl reboot")
+        node.wait_boot(before, timeout=BOOT)
+
+    def tidy() -> None:
+        before = len(erases(WriteLog(node.log)))
+        reboot()
+        if len(erases(WriteLog(node.log))) == before:
+            raise RuntimeError("the firmware did not tidy its flash up")
+
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    phase("arm", "working", "image", lambda: guest(ARM))
+    phase("disarm", "image", "working", lambda: guest(DISARM))
+    fill()
+    phase("tidy up", "working", "working", tidy)
+    wait_complete(node)
+    phase("arm again", "working", "image", lambda: guest(ARM))
+    phase("boot", "image", "working", reboot)
+    node.cut()
+    return phases
+
+
+def record(build: Path, out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    lab = Lab(build, out / "lab")
+    try:
+        snapshot = kept(lab.start(), LOADER)
+        disk = snapshot.restore_to(out / "node")
+        shutil.copyfile(out / "node" / "OVMF_VARS.fd", out / "start.fd")
+        node = Logged("node", disk=disk, network=lab.network, key=lab.key, workdir=out / "node")
+        lab.nodes.append(node)
+        phases = live(node)
+        shutil.move(node.log, out / "flash.log")
+    finally:
+        lab.stop()
+    snapshot.disk.copy(out / "disk.img")
+    for left in ("lab", "node"):
+        shutil.rmtree(out / left)
+    (out / "phases.json").write_text(json.dumps([asdict(phase) for phase in phases], indent=1) + "\n")
+
+
+def draw(phases: Sequence[Phase], number: int, seed: int) -> list[State]:
+    """As many of each phase; its ends come first."""
+    dice, states = random.Random(seed), []
+    for n in range(number):
+        phase = phases[n % len(phases)]
+        position = {0: phase.begin, 1: phase.end}.get(n // len(phases), dice.randint(phase.begin, phase.end))
+        states.append(State(n, phase.name, position, 0))
+    return states
+
+
+class Worker:
+    """One flash that is rebuilt, and one node at a time that boots with it."""
+
+    def __init__(self, number: int, out: Path, log: WriteLog, phases: Sequence[Phase], lab: Lab) -> None:
+        self._number, self._out, self._lab = number, out, lab
+        self._phases = {phase.name: phase for phase in phases}
+        self._replay = Replay(log, out / "start.fd", out / f"flash-{number}.fd")
+
+    def boot(self, state: State) -> Result:
+        workdir = self._lab.workdir / f"rebuilt-{self._number}"
+        workdir.mkdir(exist_ok=True)
+        shutil.copyfile(self._replay.to(state.position), workdir / "OVMF_VARS.fd")
+        node = overlaid(self._lab, workdir, self._out / "disk.img", self._number)
+        result = booted(node, state, state.position)
+        allowed = self._phases[state.kind].allowed(state.position)
+        if result.up and result.slot not in allowed:
+            return replace(result, up=False, console=f"the {result.slot} slot booted instead of {allowed}")
+        return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("--states", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    build = args.build.resolve()
+    out = build / "record" / "variables"
+    if not (out / "phases.json").exists():
+        record(build, out)
+    phases = [Phase(**phase) for phase in json.loads((out / "phases.json").read_text())]
+    log, results = WriteLog(out / "flash.log"), Kept(out / "boots.jsonl", args.seed)
+    states = [s for s in draw(phases, args.states, args.seed) if s.number not in results.done()]
+    lab = Lab(build, out / "lab")
+    try:
+        lab.start()
+        run(lambda number: Worker(number, out, log, phases, lab), states, results.told, results.failed)
+    finally:
+        lab.stop()
+    say(results.summary())
+    return 1 if results.hands or results.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
