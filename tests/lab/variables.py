@@ -41,7 +41,6 @@ from k8r_agent.world import real
 
 boot, variables = real(load()).boot, LocalEfiVars()
 """
-ARM, DISARM = "boot.try_once(Slot.IMAGE)", "boot.disarm()"
 FILL = f"""
 for written in range({MANY}):  # what these two do in the end, without reading the kernel first
     try:
@@ -87,52 +86,61 @@ class Logged(Node):
         return argv
 
 
-def erases(log: WriteLog) -> list[int]:
-    """Numbers of the entries that are no programmed byte, of which QEMU writes the sector anew."""
-    return [entry.number for entry in log.entries if entry.length > SECTOR]
+class Life:
+    """What is done to the node, and what of it the log holds."""
 
+    def __init__(self, node: Logged) -> None:
+        self._node = node
+        self.phases: list[Phase] = []
 
-def live(node: Logged) -> list[Phase]:
-    phases: list[Phase] = []
+    def tell(self) -> None:
+        self._node.start()
+        self._node.wait_ssh(timeout=BOOT)
+        wait_complete(self._node)
+        self._phase("arm", "working", "image", self._arm)
+        self._phase("disarm", "image", "working", lambda: self._guest("boot.disarm()"))
+        self._fill()
+        self._phase("tidy up", "working", "working", self._tidy)
+        wait_complete(self._node)
+        self._phase("arm again", "working", "image", self._arm)
+        self._phase("boot", "image", "working", self._reboot)
+        self._node.cut()
 
-    def phase(name: str, old: str, new: str, act: Callable[[], object]) -> None:
-        begin = len(WriteLog(node.log).entries)
+    def _phase(self, name: str, old: str, new: str, act: Callable[[], object]) -> None:
+        begin = self._written()
         act()
-        phases.append(Phase(name, begin, len(WriteLog(node.log).entries), old, new))
-        say(f"{phases[-1]}")
+        self.phases.append(Phase(name, begin, self._written(), old, new))
+        say(f"{self.phases[-1]}")
 
-    def guest(operations: str) -> None:
-        node.ssh(f"python3 -c {shlex.quote(PRODUCT + operations)}")
+    def _written(self) -> int:
+        return len(WriteLog(self._node.log).entries)
 
-    def fill() -> None:
-        done = node.try_ssh(f"python3 -c {shlex.quote(PRODUCT + FILL)}", timeout=1800)
+    def _erased(self) -> int:
+        """A programmed byte is logged as the sector around it; erased is more at once."""
+        return sum(entry.length > SECTOR for entry in WriteLog(self._node.log).entries)
+
+    def _guest(self, operations: str) -> None:
+        self._node.ssh(f"python3 -c {shlex.quote(PRODUCT + operations)}")
+
+    def _arm(self) -> None:
+        self._guest("boot.try_once(Slot.IMAGE)")
+
+    def _fill(self) -> None:
+        done = self._node.try_ssh(f"python3 -c {shlex.quote(PRODUCT + FILL)}", timeout=1800)
         say(done.err.strip())
         if done.code != 1:
             raise RuntimeError("the flash was never full")
 
-    def reboot() -> None:
-        before = node.wait_ssh(timeout=BOOT)
-        node.try_ssh("systemctl reboot")
-        node.wait_boot(before, timeout=BOOT)
+    def _reboot(self) -> None:
+        before = self._node.wait_ssh(timeout=BOOT)
+        self._node.try_ssh("systemctl reboot")
+        self._node.wait_boot(before, timeout=BOOT)
 
-    def tidy() -> None:
-        before = len(erases(WriteLog(node.log)))
-        reboot()
-        if len(erases(WriteLog(node.log))) == before:
+    def _tidy(self) -> None:
+        before = self._erased()
+        self._reboot()
+        if self._erased() == before:
             raise RuntimeError("the firmware did not tidy its flash up")
-
-    node.start()
-    node.wait_ssh(timeout=BOOT)
-    wait_complete(node)
-    phase("arm", "working", "image", lambda: guest(ARM))
-    phase("disarm", "image", "working", lambda: guest(DISARM))
-    fill()
-    phase("tidy up", "working", "working", tidy)
-    wait_complete(node)
-    phase("arm again", "working", "image", lambda: guest(ARM))
-    phase("boot", "image", "working", reboot)
-    node.cut()
-    return phases
 
 
 def record(build: Path, out: Path) -> None:
@@ -144,14 +152,15 @@ def record(build: Path, out: Path) -> None:
         shutil.copyfile(out / "node" / "OVMF_VARS.fd", out / "start.fd")
         node = Logged("node", disk=disk, network=lab.network, key=lab.key, workdir=out / "node")
         lab.nodes.append(node)
-        phases = live(node)
+        life = Life(node)
+        life.tell()
         shutil.move(node.log, out / "flash.log")
     finally:
         lab.stop()
     snapshot.disk.copy(out / "disk.img")
     for left in ("lab", "node"):
         shutil.rmtree(out / left)
-    (out / "phases.json").write_text(json.dumps([asdict(phase) for phase in phases], indent=1) + "\n")
+    (out / "phases.json").write_text(json.dumps([asdict(phase) for phase in life.phases], indent=1) + "\n")
 
 
 def draw(phases: Sequence[Phase], number: int, seed: int) -> list[State]:
