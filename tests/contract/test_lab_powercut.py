@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import subprocess
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -16,10 +17,26 @@ import pytest
 from tests.contract.test_lab_writelog import SIZE, a, write_log
 from tests.lab.campaign import Campaign, keep_disk, needs_hands
 from tests.lab.cutreport import Cut, place_of, publish
-from tests.lab.life import PER_LIFE, TASKS, TO_BOOT, TO_WORK, Broken, Plan, Stranded, at_rest, cut_at, judge, plan
+from tests.lab.disks import Span
+from tests.lab.life import (
+    PER_LIFE,
+    TASKS,
+    TO_BOOT,
+    TO_WORK,
+    Broken,
+    Plan,
+    Stranded,
+    at_rest,
+    check,
+    cut_at,
+    judge,
+    plan,
+)
 from tests.lab.powercut import Loss, rebuild
 from tests.lab.serial import Serial
 from tests.lab.writelog import FLUSH
+
+MIB = 1 << 20
 
 
 def test_what_was_flushed_is_there_and_the_rest_as_the_dice_say(tmp_path: Path) -> None:
@@ -258,3 +275,15 @@ def test_the_report_counts_and_draws_every_cut(tmp_path: Path) -> None:
     assert (record["cuts"], record["recovered"], record["needing_hands"]) == (3, 2, 1)
     drawn = ET.fromstring((tmp_path / "cuts.svg").read_text())
     assert sum(1 for _ in drawn.iter("{http://www.w3.org/2000/svg}title")) == 3
+
+
+def test_a_file_system_whose_journal_was_not_replayed_is_no_damaged_one(tmp_path: Path) -> None:
+    disk, part, script = tmp_path / "disk.img", tmp_path / "part.img", tmp_path / "script"
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", str(part), "64M"], check=True)
+    script.write_text("jo\njw -b 1000 /dev/zero\njc\n")  # one transaction that nobody has replayed
+    subprocess.run(["/sbin/debugfs", "-w", "-f", str(script), str(part)], check=True, capture_output=True)
+    disk.write_bytes(bytes(MIB) + part.read_bytes())
+    done = check(disk, Span(1, MIB, 64 * MIB, "", ""), tmp_path / "copy.img")
+    assert done.returncode == 0 and "recovering journal" in done.stdout, done
+    disk.write_bytes(disk.read_bytes()[:MIB] + bytes(64 * MIB))
+    assert check(disk, Span(1, MIB, 64 * MIB, "", ""), tmp_path / "copy.img").returncode > 1
