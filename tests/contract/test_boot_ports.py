@@ -178,6 +178,7 @@ def test_variables(variables: EfiVars) -> None:
     assert variables.read("K8rContract") is None
 
 
+@pytest.mark.fault(35)
 def test_a_firmware_without_room_is_told_apart(tmp_path: Path) -> None:
     full = LocalEfiVars(tmp_path)
     (tmp_path / f"LoaderEntryOneShot-{VENDOR}").symlink_to("/dev/full")
