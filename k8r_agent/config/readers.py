@@ -44,6 +44,15 @@ def size(value: object) -> int:
     return number
 
 
+def size_from(least: str) -> Reader:
+    def read(value: object) -> int:
+        found = size(value)
+        if found < parse_size(least):
+            raise ValueError(f"{value!r} is too small: at least {least}")
+        return found
+    return read
+
+
 def duration(value: object) -> float:
     """Seconds."""
     if not isinstance(value, str):

@@ -75,9 +75,10 @@ TABLE: tuple[Setting, ...] = (
             "of MiB, such as `4GiB`.",
     ),
     Setting(
-        section="disk", key="state_size", read=r.size, kind="size",
+        section="disk", key="state_size", read=r.size_from("256MiB"), kind="size",
         help="size of the state partition",
-        doc="Made at first boot at the end of the disk. The working slot gets everything in between.",
+        doc="Made at first boot at the end of the disk. The working slot gets everything in between. At least "
+            "`256MiB`: a file system of one block group has no copy of its superblock, and a power cut can tear that.",
     ),
     Setting(
         section="disk", key="foreign_state", read=r.choice("refuse", "adopt"), kind="refuse or adopt",

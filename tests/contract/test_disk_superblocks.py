@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from k8r_agent.config.table import TABLE
 from k8r_agent.effects.commands import commands
 from k8r_agent.effects.mkfs import Filesystems
 from tests.contract.test_initramfs import sectors
@@ -70,3 +72,18 @@ def test_damage_that_wants_a_person_is_told(tmp_path: Path) -> None:
     for damage in ("clri <2>", "set_super_value state 2"):  # 2: the kernel met errors, so a check looks at everything
         subprocess.run(["/sbin/debugfs", "-w", "-R", damage, str(path)], check=True, capture_output=True)
     assert "RUN fsck MANUALLY" in found.mend(path)
+
+
+def test_the_least_state_partition_has_a_copy_of_its_superblock(tmp_path: Path) -> None:
+    """A block group is 128 MiB; with only one there is only one superblock, and nothing mends that when it is torn."""
+    setting, = (setting for setting in TABLE if (setting.section, setting.key) == ("disk", "state_size"))
+    found, path = Filesystems(commands()), tmp_path / "state"
+    with pytest.raises(ValueError, match="at least 256MiB"):
+        setting.read("255MiB")
+    with path.open("wb") as file:
+        file.truncate(cast("int", setting.read("256MiB")))
+    found.make(path, label="k8r-state", uuid=UUID)
+    copy = found.copy(path)
+    assert copy and copy.uuid == UUID
+    sectors(path, (3, bytes(512)))
+    assert found.mend(path) == "" and found.clean(path)

@@ -19,7 +19,7 @@ from tests.lab.web import Web
 
 GIB, MIB = 1 << 30, 1 << 20
 DISK_SIZE = 5 * GIB
-IMAGE_SIZE, STATE_SIZE = 1536 * MIB, 128 * MIB
+IMAGE_SIZE, STATE_SIZE = 1536 * MIB, 256 * MIB
 HOSTNAME = "node-1"
 __all__ = ["DISK_SIZE", "GIB", "HOSTNAME", "IMAGE_SIZE", "LOADERS", "MIB", "RELEASES", "STATE_SIZE", "Lab"]
 
