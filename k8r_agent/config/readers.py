@@ -44,15 +44,6 @@ def size(value: object) -> int:
     return number
 
 
-def size_from(least: str) -> Reader:
-    def read(value: object) -> int:
-        found = size(value)
-        if found < parse_size(least):
-            raise ValueError(f"{value!r} is too small: at least {least}")
-        return found
-    return read
-
-
 def duration(value: object) -> float:
     """Seconds."""
     if not isinstance(value, str):
@@ -60,11 +51,12 @@ def duration(value: object) -> float:
     return parse_duration(value)
 
 
-def duration_from(least: str) -> Reader:
+def at_least(least: str, reader: Callable[[object], float]) -> Reader:
+    """Of sizes and durations."""
     def read(value: object) -> float:
-        found = duration(value)
-        if found < parse_duration(least):
-            raise ValueError(f"{value!r} is too short: at least {least}")
+        found = reader(value)
+        if found < reader(least):
+            raise ValueError(f"{value!r} is not enough: at least {least}")
         return found
     return read
 

@@ -75,7 +75,7 @@ TABLE: tuple[Setting, ...] = (
             "of MiB, such as `4GiB`.",
     ),
     Setting(
-        section="disk", key="state_size", read=r.size_from("256MiB"), kind="size",
+        section="disk", key="state_size", read=r.at_least("256MiB", r.size), kind="size",
         help="size of the state partition",
         doc="Made at first boot at the end of the disk. The working slot gets everything in between. At least "
             "`256MiB`: a file system of one block group has no copy of its superblock, and a power cut can tear that.",
@@ -123,7 +123,7 @@ TABLE: tuple[Setting, ...] = (
             "slot boots.",
     ),
     Setting(
-        section="boot", key="deadline", read=r.duration_from("2min"), kind="duration",
+        section="boot", key="deadline", read=r.at_least("2min", r.duration), kind="duration",
         help="time that a boot may take to become healthy",
         doc="After this long without `boot-complete.target` the node reboots, which costs a try. Below two minutes a "
             "slow boot would be taken for a bad one.",

@@ -295,6 +295,18 @@ class Kept:
         return sum(not line["up"] for line in self.lines)
 
 
+def boot_all(lab: Lab, worker_of: Callable[[int], Boots], states: list[State], told: Callable[[Result], None],
+             kept: Kept) -> int:
+    """The exit code."""
+    try:
+        lab.start()
+        run(worker_of, states, told, kept.failed)
+    finally:
+        lab.stop()
+    say(kept.summary())
+    return 1 if kept.hands or kept.faults else 0
+
+
 def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -318,13 +330,7 @@ def main() -> int:
             states.clear()
 
     lab = Lab(record.directory.parent.parent, record.work / "lab")
-    try:
-        lab.start()
-        run(lambda number: Worker(number, record, lab), states, told, kept.failed)
-    finally:
-        lab.stop()
-    say(kept.summary())
-    return 1 if kept.hands or kept.faults else 0
+    return boot_all(lab, lambda number: Worker(number, record, lab), states, told, kept)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.lab.accel import firmware, pflash
 from tests.lab.node import Node
 from tests.lab.past import BOOT, kept, wait_complete
-from tests.lab.reboots import Kept, Result, State, booted, overlaid, run, say
+from tests.lab.reboots import Kept, Result, State, boot_all, booted, overlaid, say
 from tests.lab.site import Lab
 from tests.lab.writelog import SECTOR, Replay, WriteLog
 
@@ -207,13 +207,7 @@ def main() -> int:
     log, results = WriteLog(out / "flash.log"), Kept(out / "boots.jsonl", args.seed)
     states = [s for s in draw(phases, args.states, args.seed) if s.number not in results.done()]
     lab = Lab(build, out / "lab")
-    try:
-        lab.start()
-        run(lambda number: Worker(number, out, log, phases, lab), states, results.told, results.failed)
-    finally:
-        lab.stop()
-    say(results.summary())
-    return 1 if results.hands or results.faults else 0
+    return boot_all(lab, lambda number: Worker(number, out, log, phases, lab), states, results.told, results)
 
 
 if __name__ == "__main__":
