@@ -53,10 +53,12 @@ def duration(value: object) -> float:
 
 def at_least(least: str, reader: Callable[[object], float]) -> Reader:
     """Of sizes and durations."""
+    short = "too short" if reader is duration else "too small"
+
     def read(value: object) -> float:
         found = reader(value)
         if found < reader(least):
-            raise ValueError(f"{value!r} is not enough: at least {least}")
+            raise ValueError(f"{value!r} is {short}: at least {least}")
         return found
     return read
 
