@@ -129,4 +129,5 @@ bench: venv images ## figures: memory of a whole update, throughput
 	$(SUDO) $(PYTHON) -m tests.bench.write --bundle $(BUILD)/release-1/bundle --work $(BUILD)/bench
 
 clean: ## remove what was built (keeps the package caches)
-	$(SUDO) rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	[ ! -d $(BUILD) ] || $(SUDO) find $(BUILD) -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
+	$(SUDO) rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ from k8r_agent.errors import (
     NothingToDo,
     Protected,
     Refused,
+    StateError,
     StepFailed,
     UsageError,
 )
@@ -38,7 +39,8 @@ from k8r_agent.store.hooks import Hooks
 from k8r_agent.store.journal import Journal
 
 PERMANENT = (Refused, Protected, DiskAmbiguous, DiskTooSmall, ConfigError, BundleError, NoState, UsageError)
-LAST_ERROR = "last-error"  # fact: what the latest failed attempt said, for the note that ends the transaction
+# Facts: what the latest failed attempt said, for the note that ends the transaction; its cause's code and remedy.
+LAST_ERROR, LAST_CODE, LAST_HINT = "last-error", "last-code", "last-hint"
 _PAUSE, _LONGEST_PAUSE = 2, 60  # seconds before a second attempt, doubled for each later one
 _POSITION_TRIES = 3
 _INTERRUPTED = "interrupted"
@@ -134,9 +136,16 @@ class Engine:
         raise AssertionError("unreachable")
 
     def _given_up(self, name: str, tries: int) -> K8rError:
-        why = self._txn.facts.get(LAST_ERROR, "")
-        return StepFailed(f"{name}: gave up after {tries} {'try' if tries == 1 else 'tries'}",
-                          why=why.removeprefix(f"{name}: ") or self._explanation(name))
+        facts = self._txn.facts
+        error = StepFailed(f"{name}: gave up after {tries} {'try' if tries == 1 else 'tries'}",
+                           why=facts.get(LAST_ERROR, "").removeprefix(f"{name}: ") or self._explanation(name),
+                           hint=facts.get(LAST_HINT, ""))
+        error.code = facts.get(LAST_CODE) or error.code
+        return error
+
+    def _keep_cause(self, name: str, why: str, *, code: str = StepFailed.code, hint: str = "") -> None:
+        self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {why}", LAST_CODE: code,
+                                             LAST_HINT: hint}))
 
     # one attempt
 
@@ -180,10 +189,11 @@ class Engine:
         return ""
 
     def _failed(self, name: str, error: K8rError, duration: float) -> Outcome | None:
-        self._event(name, "failed", _sentence(error), duration)
         if isinstance(error, PERMANENT):
+            self._event(name, "failed", str(error), duration)  # the remedy ends the transaction's own event
             return self._fail(name, error)
-        self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {_sentence(error)}"}))
+        self._event(name, "failed", _sentence(error), duration)
+        self._keep_cause(name, str(error), code=error.code, hint=error.hint)
         if self._txn.tries[name] < self.task.rule(name).max_tries:
             self._pause(min(_PAUSE << (self._txn.tries[name] - 1), _LONGEST_PAUSE))
         return None
@@ -227,7 +237,7 @@ class Engine:
         self._event(name, "failed", why, duration)
         known = self._txn.facts.get(LAST_ERROR, "").startswith(f"{name}: ")
         if not (known and why.startswith(_INTERRUPTED)):  # why it failed before that says more
-            self._save(replace(self._txn, facts={**self._txn.facts, LAST_ERROR: f"{name}: {why}"}))
+            self._keep_cause(name, why)
 
     def _explanation(self, name: str) -> str:
         explain = getattr(self.steps[name], "explain", None)
@@ -238,7 +248,12 @@ class Engine:
 
     def _open_step(self) -> tuple[str, float]:
         """The step that was started last and has no end in the log."""
-        for event in reversed(self._events.read(txn=self._txn.id)):
+        try:
+            events = self._events.read(txn=self._txn.id)
+        except StateError as error:  # the log explains; nothing stands on it
+            log.warning("the event log cannot be read: %s", error)
+            return "", 0.0
+        for event in reversed(events):
             if event.step and event.kind == "started":
                 return event.step, event.time
             if event.step and event.kind in ("succeeded", "failed"):
@@ -287,11 +302,11 @@ class Engine:
     def _fail(self, name: str, error: K8rError) -> Outcome:
         self._save(replace(self._txn, facts={**self._txn.facts, "error": error.code, "failed-step": name,
                                              "why": error.why, "hint": error.hint}))
-        return self._end(TxnState.FAILED, _sentence(error))
+        return self._end(TxnState.FAILED, str(error), said=_sentence(error))
 
-    def _end(self, state: TxnState, note: str) -> Outcome:
-        """What the task wants undone comes first: a power cut in between finds the transaction still running and
-        comes to the same verdict."""
+    def _end(self, state: TxnState, note: str, *, said: str = "") -> Outcome:
+        """`said`: the note as the log has it, with the remedy that is a fact of its own elsewhere. What the task wants
+        undone comes first: after a power cut in between the transaction still runs and comes to the same verdict."""
         if state is not TxnState.DONE:
             for name in self.task.on_failure:
                 self._undo(name)
@@ -300,7 +315,7 @@ class Engine:
         self._journal.drop_cancel()
         took = max(0.0, now - self._txn.started)
         kind = "succeeded" if state is TxnState.DONE else "failed"
-        self._event("", kind, note or f"done in {format_duration(took)}", took)
+        self._event("", kind, said or note or f"done in {format_duration(took)}", took)
         return _OUTCOMES[state]
 
     def _undo(self, name: str) -> None:

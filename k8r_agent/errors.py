@@ -93,6 +93,12 @@ class FetchError(K8rError):
     code = "fetch-failed"
 
 
+class ContentChanged(FetchError):
+    """The server has another file than the one whose beginning was read."""
+
+    code = "content-changed"
+
+
 class DiskError(K8rError):
     code = "disk"
 

@@ -11,7 +11,7 @@ from k8r_agent.boot.loaderfiles import LOADERS
 from k8r_agent.build.options import COMPRESSIONS, TABLES
 from k8r_agent.model.units import parse_size
 
-_EPILOG = "Exit codes: 0 ok, 1 failed, 2 usage. See k8r-image(8)."
+_EPILOG = "Exit codes: 0 ok, 1 failed, 2 usage, 78 a mistake in --config. See k8r-image(8)."
 
 
 def _size(text: str) -> int:

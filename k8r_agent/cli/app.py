@@ -121,7 +121,7 @@ def _help(console: Console, *, hidden: bool) -> int:
     console.say(
         f"usage: {PROGRAM} VERB [OPTIONS]", "", "First boot, update and reinstall of nodes from a golden image.", "",
         "Every day:", *lines(EVERYDAY), "", "Plumbing:", *lines(PLUMBING), "",
-        "Every verb takes --help and --json. Those that change something take --dry-run.",
+        "Every verb takes --help and --json. Everyday verbs that change something take --dry-run.",
         "Exit codes: 0 ok, 1 failed, 2 usage, 75 busy, 77 nothing to do, 78 bad configuration.",
         "--help --all also lists what units and hooks call. See k8r-agent(8), k8r-recovery(7).",
     )

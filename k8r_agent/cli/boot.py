@@ -13,6 +13,7 @@ from k8r_agent.errors import Exit, HealthFailed, K8rError
 from k8r_agent.model.boot import BootState
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Event
+from k8r_agent.ports.machine import told
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -35,21 +36,21 @@ def run_health(args: Namespace, console: Console, node: Node) -> int:
 
     machine = node.world.machine
     end, patient_until = node.lenient()[0].boot.deadline - MARGIN, machine.monotonic() + PATIENCE
-    told: tuple[str, ...] = ()
+    waited_for = ""
     while True:
         checks, accepted = machine.health(), _accepted(node)  # each time: somebody may just now accept them
         sick = tuple(check for check in checks if not check.ok and check.name not in accepted)
-        bad = tuple(f"{check.name}: {check.detail}" for check in sick)
+        bad = told(sick)
         outside = all(check.name in OUTSIDE for check in sick)
         if not bad or (outside and machine.monotonic() + INTERVAL > min(patient_until, end)):
             console.say(*(f"{check.name}: {check.detail}" for check in checks))
             console.result({"healthy": not bad, "checks": [_check(c.name, c.ok, c.detail) for c in checks]})
             return Exit.OK
-        if bad != told:
-            told = bad
-            console.note(*(f"waiting for {what}" for what in bad))
+        if bad != waited_for:
+            waited_for = bad
+            console.note(f"waiting for {bad}")
         if machine.monotonic() + INTERVAL > end:
-            raise HealthFailed("this boot is not well", why="; ".join(bad), hint="k8r-recovery(7)")
+            raise HealthFailed("this boot is not well", why=bad, hint="k8r-recovery(7)")
         node.sleep(INTERVAL)
 
 
@@ -139,10 +140,11 @@ def run_deadline(args: Namespace, console: Console, node: Node) -> int:
 def _sick(node: Node) -> str:
     """What is not well, as far as that can be said."""
     try:
-        bad = [f"{check.name}: {check.detail}" for check in node.world.machine.health() if not check.ok]
+        accepted = _accepted(node)
+        bad = told(check for check in node.world.machine.health() if not check.ok and check.name not in accepted)
     except K8rError:
-        bad = []
-    return f" ({'; '.join(bad)})" if bad else ""
+        bad = ""
+    return f" ({bad})" if bad else ""
 
 
 def _reason_to_stay(state: BootState, *, persistent: bool) -> str:

@@ -37,7 +37,11 @@ def run_show(args: Namespace, console: Console, node: Node) -> int:
         console.say(toml_text(row, _value(loaded, row)))
     else:
         console.say(*_lines(loaded))
-    console.result({"settings": _shown(loaded), "origin": dict(loaded.origin), "files": list(loaded.files),
+    shown, origin = _shown(loaded), dict(loaded.origin)
+    if args.key:
+        shown = {row.section: {row.key: shown[row.section][row.key]}}
+        origin = {name: where for name, where in origin.items() if name == args.key}
+    console.result({"settings": shown, "origin": origin, "files": list(loaded.files),
                     "problems": [problem.as_dict() for problem in loaded.problems], "notes": list(loaded.notes)})
     if loaded.problems:
         console.note("", f"{len(loaded.problems)} statements are wrong and not used: `k8r-agent config check`")

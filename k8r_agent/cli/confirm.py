@@ -11,6 +11,7 @@ from k8r_agent.cli.submit import LENT, refuse_when_busy, requested_by
 from k8r_agent.errors import BootError, Exit, HealthFailed, NoState, Refused
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import Event
+from k8r_agent.ports.machine import told
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -61,7 +62,7 @@ def _bad(world: World, slot: Slot) -> list[Check]:
 
 def _may_be_kept(args: Namespace, world: World, slot: Slot, bad: list[Check]) -> None:
     """Raises HealthFailed unless an operator insists; Refused and NoState where that would not help."""
-    why = "; ".join(f"{check.name}: {check.detail}" for check in bad)
+    why = told(bad)
     if not args.force:
         raise HealthFailed(f"the {slot} slot is not healthy", why=why, hint=
                            "k8r-agent confirm --force keeps it as it is" if slot is Slot.WORKING else "")
@@ -94,7 +95,7 @@ def _confirm(args: Namespace, node: Node, slot: Slot, bad: list[Check]) -> None:
 
 def _remember(node: Node, slot: Slot, bad: list[Check]) -> None:
     machine = node.world.machine
-    despite = f" although it is not well ({', '.join(check.name for check in bad)})" if bad else ""
+    despite = f" although it is not well ({told(bad)})" if bad else ""
     node.events.append(Event(time=machine.now(), txn="", task="", step="", kind="note", slot=str(slot),
                              message=f"{requested_by()} confirmed the {slot} slot{despite}",
                              boot_id=machine.boot_id()))

@@ -34,5 +34,5 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exit-77", action="store_true", help="exit 77 instead of 0 when there is nothing to do")
 
 
-def add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+def add_yes(parser: argparse.ArgumentParser, meaning: str = "do not ask") -> None:
+    parser.add_argument("-y", "--yes", action="store_true", help=meaning)

@@ -30,8 +30,9 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     if args.slot and world.slots.status(target).state is SlotState.PENDING:
         raise Refused(f"the {target} slot is not booted", why="it is half written")
     if args.slot and world.boot.assets(target) is None:
+        unseen = " --kernel FILE --initrd FILE" if target is Slot.WORKING and state.current is not target else ""
         raise Refused(f"the {target} slot is not booted", why="its kernel or initrd is missing or damaged",
-                      hint=f"k8r-agent slot install-assets {target}")
+                      hint=f"k8r-agent slot install-assets {target}{unseen}")
     once = "" if target is state.primary else ", once"
     if args.dry_run:
         console.say(f"the node would boot the {target} slot{once}")

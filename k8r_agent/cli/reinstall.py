@@ -77,14 +77,17 @@ def measure(node: Node) -> tuple[losses.Loss, ...] | None:
 
 def announcement(lost: tuple[losses.Loss, ...] | None, working: SlotStatus, image: SlotStatus) -> list[str]:
     lines = [f"The working slot ({render.release(working.release, working.version)}) is rewritten with "
-             f"{render.release(image.release, image.version)}.", "", "Lost, with everything else on the working slot:"]
-    if lost is None:
-        lines.append("  what it holds cannot be seen from here: the node does not run from it")
-    else:
-        rows = [(f"  {loss.what}", ("" if loss.complete else "at least ") + format_size(loss.size),
-                 ", ".join(loss.paths)) for loss in lost]
-        lines += render.table(rows) or ["  nothing of note was found"]
+             f"{render.release(image.release, image.version)}.", "", *lost_lines(lost)]
     lines += ["", "Kept:", *(f"  {what}" for what in losses.KEPT), "",
               "The machine reboots twice, under your SSH session too. The node goes on by itself; afterwards,",
               "`k8r-agent status` and `k8r-agent events` tell how it went."]
     return lines
+
+
+def lost_lines(lost: tuple[losses.Loss, ...] | None) -> list[str]:
+    head = "Lost, with everything else on the working slot:"
+    if lost is None:
+        return [head, "  what it holds cannot be seen from here: the node does not run from it"]
+    rows = [(f"  {loss.what}", ("" if loss.complete else "at least ") + format_size(loss.size), ", ".join(loss.paths))
+            for loss in lost]
+    return [head, *(render.table(rows) or ["  nothing of note was found"])]

@@ -125,23 +125,31 @@ def advice(report: Report) -> str:
         return f"{report.queued[0].task} is queued: `k8r-agent task watch`"
     if report.duty:
         return report.duty + (f": {report.duty_hint}" if report.duty_hint else "")
-    return _by_slot(report) or _by_last(report) or _by_release(report) or "nothing to do"
+    if not report.persistent:
+        return "without the state partition nothing can be started or remembered: k8r-recovery(7)"
+    return _armed(report) or _by_last(report) or _half_written(report) or _by_release(report) or "nothing to do"
 
 
-def _by_slot(report: Report) -> str:
-    image, boot = report.slots[Slot.IMAGE], report.boot
-    if boot and boot.armed:
-        return f"the next boot goes to the {boot.armed} slot, once: `k8r-agent reboot`"
-    if report.current is Slot.WORKING and image.state is SlotState.PENDING:
-        return "the image slot is half written: `k8r-agent update` writes it again"
+def _armed(report: Report) -> str:
+    if report.boot and report.boot.armed:
+        return f"the next boot goes to the {report.boot.armed} slot, once: `k8r-agent reboot`"
     return ""
+
+
+def _half_written(report: Report) -> str:
+    if report.current is not Slot.WORKING or report.slots[Slot.IMAGE].state is not SlotState.PENDING:
+        return ""
+    cancelled = report.last is not None and report.last.state is TxnState.CANCELLED and report.last.task == "update"
+    how = "update" if report.source else "task retry" if cancelled else "update DIR|URL"
+    return f"the image slot is half written: `k8r-agent {how}` writes it again"
 
 
 def _by_last(report: Report) -> str:
     last = report.last
     if last is None or last.state is not TxnState.FAILED:
         return ""
-    return f"the last {last.task} failed: see `k8r-agent events`, then `k8r-agent task retry`"
+    remedy = last.facts.get("hint") or "see `k8r-agent events`"
+    return f"the last {last.task} failed: {remedy}, then `k8r-agent task retry`"
 
 
 def _by_release(report: Report) -> str:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from k8r_agent.cli import losses, render, rescue
 from k8r_agent.cli.console import Console
 from k8r_agent.cli.parser import add_run_options, add_yes
-from k8r_agent.cli.reinstall import consent, measure
+from k8r_agent.cli.reinstall import consent, lost_lines, measure
 from k8r_agent.cli.submit import refuse_when_busy, submit
 from k8r_agent.cli.update import resolve
 from k8r_agent.errors import NothingToDo
 from k8r_agent.model.slots import Slot
-from k8r_agent.model.units import format_size
 from k8r_agent.store.slots import before
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="DIR|URL",
                         help="the older bundle; without it, where the kept manifest came from")
+    parser.add_argument("--force", action="store_true",
+                        help="also where the node might not come back into its cluster")
     add_yes(parser)
     add_run_options(parser)
 
@@ -32,13 +33,13 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     node.require_root("rollback")
     node.settings()
     release, source = previous(node, args.source)
-    request = {"release": str(release), "source": source}
+    request = {"release": str(release), "source": source, **({"force": "yes"} if args.force else {})}
     if rescue.needed(node):
         return rescue.run(request, args, console, node)
     if args.dry_run:
         return submit("rollback", request, args, console, node)
     refuse_when_busy(node)
-    consent(args, console, _announcement(node, release, source), "Roll this node back?")
+    consent(args, console, announcement(node, release, source), "Roll this node back?")
     return submit("rollback", request, args, console, node)
 
 
@@ -56,13 +57,10 @@ def previous(node: Node, given: str | None) -> tuple[int, str]:
     return release, resolve(None, raw.decode(errors="replace").strip())
 
 
-def _announcement(node: Node, release: int, source: str) -> list[str]:
-    lost = measure(node)
-    lines = [f"Release {release} from {source} is written into the image slot, then the working slot "
-             f"({_working(node)}) is rewritten with it.", "", "Lost, with everything else on the working slot:"]
-    lines += render.table([(f"  {loss.what}", format_size(loss.size)) for loss in lost or ()]) or \
-        ["  what it holds cannot be seen from here"]
-    return [*lines, "", "Kept:", *(f"  {what}" for what in losses.KEPT), "", "The machine reboots twice."]
+def announcement(node: Node, release: int | str, source: str) -> list[str]:
+    return [f"Release {release} from {source} is written into the image slot, then the working slot "
+            f"({_working(node)}) is rewritten with it.", "", *lost_lines(measure(node)), "",
+            "Kept:", *(f"  {what}" for what in losses.KEPT), "", "The machine reboots twice."]
 
 
 def _working(node: Node) -> str:

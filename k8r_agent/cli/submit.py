@@ -22,7 +22,8 @@ def submit(task: str, request_args: Mapping[str, str], args: Namespace, console:
     """`args` are those of parser.add_run_options(). Raises Busy when a transaction is running or queued."""
     if args.dry_run:
         return plan.show(task, request_args, console, node)
-    node.settings()  # a mistake in the configuration is told here, not by a failed transaction
+    node.settings()  # a mistake in the configuration or the task is told here, not by a failed transaction
+    node.tasks.load(task)
     refuse_when_busy(node)
     if args.foreground:
         from k8r_agent.cli.foreground import run_here

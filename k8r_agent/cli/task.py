@@ -140,11 +140,13 @@ def run_retry(args: Namespace, console: Console, node: Node) -> int:
 
 
 def _announcement(last: Transaction, node: Node) -> list[str]:
-    from k8r_agent.cli import reinstall, rescue
+    from k8r_agent.cli import reinstall, rescue, rollback
     from k8r_agent.model.slots import Slot
 
     if last.task == "rescue":
         return rescue.announcement(node, last.args.get("source", "the bundle"), last.args.get("release", ""))
+    if last.task == "rollback":
+        return rollback.announcement(node, last.args.get("release", "?"), last.args.get("source", "the bundle"))
     return reinstall.announcement(reinstall.measure(node), node.slots.status(Slot.WORKING),
                                   node.slots.status(Slot.IMAGE))
 

@@ -22,7 +22,8 @@ def arguments(parser: ArgumentParser) -> None:
                         help="the bundle; without it, update.source of the configuration")
     parser.add_argument("--force", action="store_true",
                         help="also a release that the image slot holds already, or that is in quarantine")
-    add_yes(parser)
+    add_yes(parser, "do not ask, not even where the image slot runs for want of a working one: there the working slot "
+                    "is overwritten")
     parser.add_argument("--if-auto", action="store_true",
                         help="do nothing unless update.auto is set (the timer calls it so)")
     add_run_options(parser)

@@ -23,7 +23,7 @@ EVERYDAY = (
     Verb("reinstall", "reinstall", "rewrite the working slot from the image slot (reboots twice)"),
     Verb("join", "join", "enter a cluster, as the configuration or a join command says"),
     Verb("confirm", "confirm", "make the running slot the one that boots"),
-    Verb("rollback", "rollback", "go back to the previous release"),
+    Verb("rollback", "rollback", "go back to the previous release (rewrites the working slot)"),
     Verb("reboot", "reboot", "reboot, once into a given slot if wanted"),
     Verb("events", "events", "show what the agent did, across reinstalls"),
 )
@@ -39,7 +39,7 @@ PLUMBING = (
     Verb("slot", "slot", "list and verify slots", members=(
         Verb("list", "slot", "list the slots with what they hold"),
         Verb("verify", "slot", "compare the image slot with its manifest, block by block"),
-        Verb("install-assets", "slot", "install a slot's kernel and initrd", hidden=True),
+        Verb("install-assets", "slot", "install a slot's kernel and initrd"),
     )),
     Verb("bundle", "bundle", "look at a bundle before it is used", members=(
         Verb("info", "bundle", "show a bundle's manifest and who signed it"),
@@ -53,13 +53,13 @@ PLUMBING = (
         Verb("capture", "identity", "copy the identity to the state partition"),
         Verb("apply", "identity", "apply the kept identity to the running system"),
     )),
-    Verb("boot", "boot", "what the boot units call", hidden=True, members=(
-        Verb("health", "boot", "wait until the running slot is well"),
-        Verb("confirm", "boot", "this boot is complete: refill its tries"),
-        Verb("deadline", "boot", "this boot took too long: explain and reboot"),
+    Verb("boot", "boot", "check what the next boot needs", members=(
+        Verb("health", "boot", "wait until the running slot is well", hidden=True),
+        Verb("confirm", "boot", "this boot is complete: refill its tries", hidden=True),
+        Verb("deadline", "boot", "this boot took too long: explain and reboot", hidden=True),
         Verb("check", "boot", "is there anything wrong with what the next boot needs?"),
     )),
-    Verb("first-boot", "first_boot", "partition the disk and make the working slot on a fresh node", hidden=True),
+    Verb("first-boot", "first_boot", "partition the disk and make the working slot on a fresh node"),
     Verb("runner", "runner", "run queued tasks, as k8r-runner.service does", hidden=True),
 )
 

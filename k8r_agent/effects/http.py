@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from k8r_agent.effects.httpanswer import Answer, ContentChanged, Range, Retry, judge
-from k8r_agent.errors import FetchError
+from k8r_agent.effects.httpanswer import Answer, Range, Retry, judge
+from k8r_agent.errors import ContentChanged, FetchError
 
 _PIECE = 256 << 10  # bytes at most from one read of the socket
 _DRAIN = 1 << 20  # an unread rest up to this is read away to keep the connection

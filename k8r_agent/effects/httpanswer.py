@@ -24,12 +24,6 @@ class Retry(Exception):
         self.after, self.hint = after, hint
 
 
-class ContentChanged(FetchError):
-    """The server has another file than the one whose beginning was read."""
-
-    code = "content-changed"
-
-
 @dataclass(frozen=True)
 class Range:
     """Bytes [start, end) of a file of `size` bytes; None where it is not known."""

@@ -132,8 +132,7 @@ class NodeStatePartition:
         if self._foreign != "adopt":
             raise Refused(where, why="disk.foreign_state is \"refuse\"",
                           hint="set foreign_state = \"adopt\" in [disk] of k8r.toml to go on with what is there, or "
-                               f"`mkfs.ext4 -U {uuid} {partition.device}` if nothing of it is needed; then run "
-                               "`k8r-agent first-boot`")
+                               f"`mkfs.ext4 -U {uuid} {partition.device}` if nothing of it is needed")
         kind, _, label = signature.partition(" ")
         if kind != "ext4" or not found:
             raise Refused(where, why="that is no state partition of a node",

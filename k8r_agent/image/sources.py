@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from k8r_agent.effects.httpanswer import ContentChanged
-from k8r_agent.errors import BundleError, DiskError
+from k8r_agent.errors import BundleError, ContentChanged, DiskError
 from k8r_agent.image.index import chunk_range, used_ranges
 from k8r_agent.image.unpack import INPUT, PIECE, frame, unpack
 from k8r_agent.model.bundle import Artifact, ImageIndex

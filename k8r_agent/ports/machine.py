@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -45,6 +46,11 @@ class Check(Protocol):
     def ok(self) -> bool: ...
     @property
     def detail(self) -> str: ...
+
+
+def told(checks: Iterable[Check]) -> str:
+    """Checks in one sentence, the same wherever people are told of them."""
+    return "; ".join(f"{check.name}: {check.detail}" for check in checks)
 
 
 class Identity(Protocol):

@@ -16,6 +16,7 @@ from k8r_agent.cluster import patience
 from k8r_agent.errors import HealthFailed, K8rError
 from k8r_agent.model.cluster import Membership
 from k8r_agent.ports.cluster import As
+from k8r_agent.ports.machine import told
 from k8r_agent.ports.step import World
 from k8r_agent.steps import etcd_member, membership
 
@@ -112,7 +113,7 @@ class ClusterHealth:
         started = world.machine.monotonic()
         limit = self._limit * patience.of(world.cluster)
         while bad := self._missing(world):
-            waited, why = world.machine.monotonic() - started, "; ".join(f"{c.name}: {c.detail}" for c in bad)
+            waited, why = world.machine.monotonic() - started, told(bad)
             if all(check.outside for check in bad) and waited >= self._outside:
                 world.report.status(f"not held against the new system: {why}")
                 break

@@ -169,7 +169,7 @@ def _first_boot(world: World, last: Transaction | None) -> Duty:
                     hint="`k8r-agent status` says why; repair it or replace the disk")
     if last is not None and last.state is not TxnState.RUNNING:
         return Duty(why=f"the first boot {last.state}: {last.note}",
-                    hint="mend the cause, then run `k8r-agent first-boot`")
+                    hint=f"{last.facts.get('hint') or 'mend the cause'}, then run `k8r-agent first-boot`")
     return Duty(action=Action.START, task="first-boot", why="the disk was never set up")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from k8r_agent.errors import HealthFailed, NoState, Refused
 from k8r_agent.model.slots import Slot
-from k8r_agent.ports.machine import Check
+from k8r_agent.ports.machine import Check, told
 from k8r_agent.ports.step import World
 from k8r_agent.steps.capture_identity import BEFORE
 
@@ -51,7 +51,7 @@ class _Healthy:
     def _wait(self, world: World) -> None:
         deadline = world.machine.monotonic() + self._limit
         while bad := missing(world):
-            why = "; ".join(f"{check.name}: {check.detail}" for check in bad)
+            why = told(bad)
             if world.machine.monotonic() >= deadline:
                 raise HealthFailed(f"the {self.slot} slot is not well", why=why, hint="k8r-recovery(7)")
             world.report.status(f"waiting for {why}")

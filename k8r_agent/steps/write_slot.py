@@ -13,8 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 
-from k8r_agent.effects.httpanswer import ContentChanged
-from k8r_agent.errors import BundleError, Protected
+from k8r_agent.errors import BundleError, ContentChanged, Protected
 from k8r_agent.image import readback
 from k8r_agent.image.ext4 import Relabel
 from k8r_agent.image.sources import SlotImage

@@ -28,15 +28,20 @@ def complete(*words: str, cwd: Path = Path("/")) -> set[str]:
     (("st",), {"status"}), (("task", "w"), {"watch"}), (("reboot", "--slot", ""), {"image", "working"}),
     (("slot", "verify", ""), {"image"}), (("config", "show", "node."), {"node.hostname", "node.role"}),
     (("reinstall", "--d"), {"--dry-run"}), (("events", "--txn", ""), set()), (("--json", "task", "c"), {"cancel"}),
-    (("boot", ""), {"check", "health", "confirm", "deadline", "--help"}),
+    (("boot", ""), {"check", "--help"}),
 ])
 def test_what_is_offered(words: tuple[str, ...], wanted: set[str]) -> None:
     assert complete(*words) == wanted
 
 
 def test_hidden_verbs_are_not_offered() -> None:
-    assert not {"runner", "boot", "identity", "first-boot"} & complete("")
-    assert "install-assets" not in complete("slot", "")
+    assert not {"runner", "identity"} & complete("")
+    assert not {"health", "confirm", "deadline"} & complete("boot", "")
+
+
+def test_what_errors_tell_people_to_type_is_offered() -> None:
+    assert {"first-boot", "boot"} <= complete("")
+    assert "install-assets" in complete("slot", "")
 
 
 def test_directories_for_a_bundle(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ import pytest
 
 from k8r_agent.effects.commands import commands
 from k8r_agent.effects.http import Http, Patience
-from k8r_agent.effects.httpanswer import ContentChanged
-from k8r_agent.errors import BundleError, FetchError, SignatureError
+from k8r_agent.errors import BundleError, ContentChanged, FetchError, SignatureError
 from k8r_agent.image import readback
 from k8r_agent.image.bundle import Bundles
 from k8r_agent.image.write import write

@@ -164,7 +164,7 @@ def test_an_operator_may_put_up_with_what_is_not_well(prompt: Prompt) -> None:
     assert prompt.json("confirm", "--force")["accepted"] == ["units"]
     assert prompt.world.boot.state().primary is Slot.WORKING
     assert prompt.world.slots.release_floor() == 2
-    assert "although it is not well (units)" in prompt.node.events.read()[-1].message
+    assert "although it is not well (units: dbus failed)" in prompt.node.events.read()[-1].message
     start_of_boot(prompt)
     assert prompt.run("boot", "health") == Exit.OK and prompt.node.slept == 0
     assert "units: dbus failed" in prompt.out

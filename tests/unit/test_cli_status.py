@@ -78,9 +78,19 @@ def test_a_failed_transaction_with_its_reason(prompt: Prompt) -> None:
     assert "the source went away" in prompt.out
 
 
+def test_the_remedy_of_the_last_failure_is_what_to_do(prompt: Prompt) -> None:
+    last(prompt, TxnState.FAILED, note="check-bundle: no room", facts={"hint": "free some"})
+    assert advice(prompt) == "→ the last update failed: free some, then `k8r-agent task retry`"
+    assert prompt.out.count("free some") == 1
+
+
 def test_half_written_image(prompt: Prompt) -> None:
     put(prompt, Slot.IMAGE, state=SlotState.PENDING, release=2)
-    assert "half written" in advice(prompt)
+    assert advice(prompt) == "→ the image slot is half written: `k8r-agent update` writes it again"
+    prompt.configure("")
+    assert "`k8r-agent update DIR|URL`" in advice(prompt), "without a configured source, `update` alone does not do"
+    last(prompt, TxnState.CANCELLED)
+    assert "`k8r-agent task retry`" in advice(prompt)
 
 
 def test_what_the_runner_would_say_is_said_here(prompt: Prompt) -> None:
@@ -112,6 +122,7 @@ def test_without_a_state_partition(prompt: Prompt) -> None:
     prompt.run("status")
     assert "no state partition (e2fsck said 4)" in prompt.out
     assert "in RAM only" in prompt.out
+    assert "k8r-recovery(7)" in prompt.out.splitlines()[-1]
 
 
 def test_a_full_state_partition(prompt: Prompt) -> None:

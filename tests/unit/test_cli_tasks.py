@@ -208,9 +208,13 @@ def test_rollback_finds_the_kept_release(prompt: Prompt) -> None:
     assert "no release to go back to" in prompt.out
     for release in (1, 2):
         prompt.world.slots.keep(release, {"source": f"{prompt.tmp}/bundle\n".encode()})
-    (prompt.tmp / "tasks/rollback.toml").write_text(TASK.replace('"source"', '"source", "release"'))
+    (prompt.tmp / "tasks/rollback.toml").write_text(TASK.replace('"source"', '"source", "release", "force"'))
     assert prompt.run("rollback", "--yes", "--no-wait") == Exit.OK
-    assert prompt.node.queue.pending()[0].args == {"source": f"{prompt.tmp}/bundle", "release": "1"}
+    (request,) = prompt.node.queue.pending()
+    assert request.args == {"source": f"{prompt.tmp}/bundle", "release": "1"}
+    prompt.node.queue.remove(request.id)
+    assert prompt.run("rollback", "--yes", "--force", "--no-wait") == Exit.OK
+    assert prompt.node.queue.pending()[0].args["force"] == "yes"
 
 
 # task …

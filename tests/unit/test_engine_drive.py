@@ -23,6 +23,7 @@ from k8r_agent.errors import (
 from k8r_agent.model.task import StepRule
 from k8r_agent.model.txn import TxnState
 from k8r_agent.ports.step import World
+from k8r_agent.store.events import EventLog
 from k8r_agent.store.journal import Journal
 from tests.fakes.enginebench import Bench, fails
 from tests.fakes.simple import Listener, reboot, simple_world
@@ -80,8 +81,17 @@ def test_tries_are_limited_and_the_note_says_why() -> None:
                   rules={"a": StepRule(max_tries=4)})
     assert bench.drive() is Outcome.FAILED
     assert bench.steps["a"].applied == 4
-    assert bench.journal.note == "a: gave up after 4 tries: no route: unplugged; plug it in"
-    assert bench.events()[-1].kind == "failed" and bench.events()[-1].message == bench.journal.note
+    assert bench.journal.note == "a: gave up after 4 tries: no route: unplugged"
+    assert bench.journal.facts["error"] == "fetch-failed" and bench.journal.facts["hint"] == "plug it in"
+    assert bench.events()[-1].kind == "failed"
+    assert bench.events()[-1].message == "a: gave up after 4 tries: no route: unplugged; plug it in"
+
+
+def test_the_remedy_of_what_cannot_pass_is_told_once() -> None:
+    bench = Bench({"a": fails(BundleError("bad", hint="take another"))})
+    assert bench.drive() is Outcome.FAILED
+    assert bench.journal.note == "bad" and bench.journal.facts["hint"] == "take another"
+    assert [event.message for event in bench.events() if "take another" in event.message] == ["bad; take another"]
 
 
 def test_a_step_without_visible_effect_is_no_success() -> None:
@@ -242,3 +252,13 @@ def test_an_interrupted_step_is_closed_in_the_log_and_costs_a_try() -> None:
     assert bench.drive() is Outcome.DONE
     assert bench.kinds("a") == ["started", "failed", "started", "succeeded"]
     assert bench.events("a")[1].duration == 7 and bench.journal.tries == {"a": 2}
+
+
+def test_an_event_log_that_cannot_be_read_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It explains; nothing stands on it."""
+    def unreadable(self: EventLog, **more: object) -> None:
+        raise StateError("events.jsonl cannot be read", why="Input/output error")
+
+    bench = Bench({"a": None})
+    monkeypatch.setattr(EventLog, "read", unreadable)
+    assert bench.drive() is Outcome.DONE
