@@ -36,13 +36,14 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """`stop` is asked between all pieces of work; `allow` is told how many seconds the next one may take."""
+    """`stop` is asked between all pieces of work; `allow` is told how many seconds the next one may take. `patience`:
+    seconds for which another holder of the lock is waited for."""
 
     def __init__(self, world: World, *, tasks: TaskFiles | None = None, steps: Mapping[str, Step] = STEPS,
                  lock: Lock | None = None, hooks: Hooks | None = None,
                  sleep: Callable[[float], None] = time.sleep, stop: Callable[[], bool] = lambda: False,
-                 allow: Callable[[float], None] = lambda seconds: None) -> None:
-        self.world, self._steps = world, steps
+                 allow: Callable[[float], None] = lambda seconds: None, patience: float = 0.0) -> None:
+        self.world, self._steps, self._patience = world, steps, patience
         self._tasks = tasks or TaskFiles(steps)
         self._lock, self._hooks = lock or Lock(), hooks or Hooks(_commands)
         self._sleep, self._stop, self._allow = sleep, stop, allow
@@ -52,7 +53,7 @@ class Runner:
     def run(self) -> Outcome | None:
         """Until there is nothing to do (returns the last outcome, None if there was none), a reboot is under way,
         or it is told to stop. Raises Busy when another runner works."""
-        with self._lock.hold(f"k8r-agent runner (pid {os.getpid()})") as self._held:
+        with self._lock.hold(f"k8r-agent runner (pid {os.getpid()})", wait=self._patience) as self._held:
             self.world.settle()
             self._mend()
             last: Outcome | None = None

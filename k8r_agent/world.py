@@ -5,6 +5,7 @@ Nothing is opened, and no library imported, before it is used: `status` and `--h
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,7 +74,7 @@ class _Parts:
             image_root=cast("MountedImageRoot", Lazy(self._make_image_root)),
             identity=cast("NodeIdentity", Lazy(self._make_identity)),
             machine=cast("LocalMachine", Lazy(self._make_machine)), report=cast("Reporter", Lazy(_reporter)),
-            boot_files=self._boot_files)
+            boot_files=self._boot_files, settle=_settle)
 
     def _make_boot_files(self) -> BootFiles:
         from k8r_agent.effects.bootfiles import MountedBootFiles
@@ -144,6 +145,16 @@ class _Parts:
         """Of the running slot, by its status; 0 when that says nothing."""
         status = self._slots.status(Slot(self._disks.facts().slot))
         return status.release if status.state is SlotState.OK else 0
+
+
+def _settle() -> None:
+    """Of the two partitions that decide. What cannot be written is met again by whoever needs it."""
+    from k8r_agent.effects.bootfiles import MOUNT, flush
+    from k8r_agent.effects.statefiles import ROOT
+
+    for directory in (MOUNT, ROOT):
+        with contextlib.suppress(OSError):
+            flush(directory)
 
 
 def _reporter() -> Reporter:

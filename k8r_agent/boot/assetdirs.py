@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from k8r_agent.boot import assetfiles
 from k8r_agent.boot.loaderfiles import small_files
 from k8r_agent.errors import BootError, Refused
@@ -30,24 +32,29 @@ class AssetDirectories:
         return assetfiles.parse(small, kernel, initrd, files=lambda: (
             (name, self._files.pieces(f"{where}/{name}")) for name in (KERNEL, INITRD)))
 
-    def write_beside(self, slot: Slot, active: str | None, assets: BootAssets) -> str:
-        """Returns the letter of the new directory, complete and durable. Raises Refused when there is no room: then
-        nothing was written, and only a directory that is not in use is gone."""
-        letter = assetfiles.other(active) if active else "a"
-        where = assetfiles.directory(slot, letter)
-        small = small_files(slot, letter, assets)
-        sizes = [assets.kernel.size, assets.initrd.size, *(len(data) for data in small.values())]
-        needed = sum(-(-size // _CLUSTER) * _CLUSTER for size in sizes) + _MARGIN
+    def write_beside(self, slot: Slot, active: str | None, assets: BootAssets, *, spare: str = "") -> str:
+        """Returns the letter of the new directory, complete and durable. `spare`: the other slot's directory that is
+        not in use; it makes room when there is none. Raises Refused when that does not help: then nothing was written,
+        and only directories that are not in use are gone."""
+        letter = _beside(active)
+        where, small = assetfiles.directory(slot, letter), small_files(slot, letter, assets)
+        needed = _needed(assets, small)
         with self._files.writable():
             self._files.remove(where)
-            if self._files.free() < needed:
-                raise Refused(f"the {slot} slot's boot assets do not fit the boot partition",
-                              why=f"{format_size(needed)} are needed, {format_size(self._files.free())} are free",
-                              hint="remove what does not belong to k8r from /boot/firmware")
+            if spare and self._files.free() < needed:
+                self._files.remove(spare)
+            _assert_fits(slot, needed, self._files.free())
             self._copy(where, assets)
             for path, data in small.items():
                 self._files.put(path, data)
         return letter
+
+    def assert_room(self, slot: Slot, active: str | None, assets: BootAssets, *, spare: str = "") -> None:
+        """Raises Refused where write_beside() would. Changes nothing."""
+        letter = _beside(active)
+        unused = [assetfiles.directory(slot, letter), *([spare] if spare else [])]
+        room = self._files.free() + sum(_rounded(size) for where in unused for size in self._files.sizes(where))
+        _assert_fits(slot, _needed(assets, small_files(slot, letter, assets)), room)
 
     def _copy(self, where: str, assets: BootAssets) -> None:
         wanted = {KERNEL: assets.kernel, INITRD: assets.initrd}
@@ -55,3 +62,23 @@ class AssetDirectories:
             if self._files.put_pieces(f"{where}/{name}", pieces) != wanted.pop(name):
                 raise BootError(f"{name} changed while it was copied to the boot partition", hint="try again")
         assert not wanted
+
+
+def _beside(active: str | None) -> str:
+    return assetfiles.other(active) if active else "a"
+
+
+def _rounded(size: int) -> int:
+    return -(-size // _CLUSTER) * _CLUSTER
+
+
+def _needed(assets: BootAssets, small: Mapping[str, bytes]) -> int:
+    sizes = (assets.kernel.size, assets.initrd.size, *(len(data) for data in small.values()))
+    return sum(_rounded(size) for size in sizes) + _MARGIN
+
+
+def _assert_fits(slot: Slot, needed: int, free: int) -> None:
+    if free < needed:
+        raise Refused(f"the {slot} slot's boot assets do not fit the boot partition",
+                      why=f"{format_size(needed)} are needed, {format_size(free)} are free",
+                      hint="remove what does not belong to k8r from /boot/firmware")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from k8r_agent.boot import bootable, grubfiles
+from k8r_agent.boot import assetfiles, bootable, grubfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
 from k8r_agent.boot.grubfiles import ENV, GrubDecision
 from k8r_agent.boot.programs import LoaderPrograms
@@ -31,27 +33,31 @@ class Grub:
 
     def set_primary(self, slot: Slot) -> None:
         bootable.assert_primary(self, slot)
-        self._decide(replace(self._decision(), primary=slot, tries=self._tries))
+        self._change(primary=slot, tries=self._tries)
 
     def try_once(self, slot: Slot) -> None:
         bootable.assert_once(self, slot)
-        self._decide(replace(self._decision(), once=slot))
+        self._change(once=slot)
 
     def disarm(self) -> None:
-        self._decide(replace(self._decision(), once=None))
+        self._change(once=None)
 
     def refill_tries(self) -> None:
-        self._decide(replace(self._decision(), tries=self._tries))
+        self._change(tries=self._tries)
 
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         with self._files.writable():
-            letter = self._dirs.write_beside(slot, self._decision().letter(slot), assets)
-            decision = self._decision()
-            self._decide(replace(decision, image_dir=letter, image_offered=True) if slot is Slot.IMAGE
-                         else replace(decision, working_dir=letter))
+            letter = self._dirs.write_beside(slot, self._decision().letter(slot), assets, spare=self._spare(slot))
+            if slot is Slot.IMAGE:
+                self._change(image_dir=letter, image_offered=True)
+            else:
+                self._change(working_dir=letter)
+
+    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
+        self._dirs.assert_room(slot, self._decision().letter(slot), assets, spare=self._spare(slot))
 
     def offer_image(self, offered: bool) -> None:
-        self._decide(replace(self._decision(), image_offered=offered))
+        self._change(image_offered=offered)
 
     def assets(self, slot: Slot) -> BootAssets | None:
         return self._dirs.read(slot, self._decision().letter(slot))
@@ -70,12 +76,22 @@ class Grub:
     def _decision(self) -> GrubDecision:
         return grubfiles.parse_decision(self._files.read(ENV))
 
-    def _decide(self, decision: GrubDecision) -> None:
-        data, present = grubfiles.render_decision(decision), self._files.read(ENV)
-        if present == data:
+    def _spare(self, slot: Slot) -> str:
+        """The other slot's directory that is not in use; "" where nobody knows which that is."""
+        if self.problems():
+            return ""
+        return assetfiles.directory(slot.other, assetfiles.other(self._decision().letter(slot.other)))
+
+    def _change(self, **fields: object) -> None:
+        """Decided again where nobody else writes: a kernel's hook and the boot's own confirmation may meet."""
+        if self._files.read(ENV) == self._changed(fields):
             return
         with self._files.writable():
+            data, present = self._changed(fields), self._files.read(ENV)
             if present is not None and len(present) == SECTOR:
                 self._files.write_sector(ENV, data)
             else:
                 self._files.put(ENV, data)
+
+    def _changed(self, fields: Mapping[str, Any]) -> bytes:
+        return grubfiles.render_decision(replace(self._decision(), **fields))

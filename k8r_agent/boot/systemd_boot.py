@@ -66,25 +66,29 @@ class SystemdBoot:
         gpt = self._gpt()
         with self._files.writable():
             entry = self._entry(slot)
-            active = sdfiles.parse_entry(self._read(entry)) if entry else None
+            active = self._letter(slot)
             sdfiles.render_entry(slot, "a", assets.cmdline, gpt=gpt)  # too long is found before a byte is written
             if entry:
                 self._remove_others(entry)  # while all of them still say the same
-            letter = self._dirs.write_beside(slot, active, assets)
+            letter = self._dirs.write_beside(slot, active, assets, spare=self._spare(slot))
             if entry is None:
                 entry = EntryName(slot=slot) if slot is Slot.IMAGE else sdfiles.full(self._tries, 0)
             self._write(f"{ENTRIES}/{entry}", sdfiles.render_entry(slot, letter, assets.cmdline, gpt=gpt))
 
+    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
+        self._dirs.assert_room(slot, self._letter(slot), assets, spare=self._spare(slot))
+
     def offer_image(self, offered: bool) -> None:
-        entry = self._entry(Slot.IMAGE)
-        data = self._read(entry) if entry else None
-        if data is not None and sdfiles.parse_entry(data) and sdfiles.is_offered(data) is not offered:
-            with self._files.writable():
-                self._write(f"{ENTRIES}/{entry}", sdfiles.offered(data) if offered else sdfiles.withdrawn(data))
+        if self._offers_otherwise(offered) is None:
+            return
+        with self._files.writable():
+            data = self._offers_otherwise(offered)  # again where nobody else writes
+            if data is not None:
+                self._write(f"{ENTRIES}/{self._entry(Slot.IMAGE)}",
+                            sdfiles.offered(data) if offered else sdfiles.withdrawn(data))
 
     def assets(self, slot: Slot) -> BootAssets | None:
-        entry = self._entry(slot)
-        letter = sdfiles.parse_entry(self._read(entry)) if entry else None
+        letter = self._letter(slot)
         return self._dirs.read(slot, letter) if letter else None
 
     def loader_faults(self) -> tuple[LoaderFault, ...]:
@@ -140,6 +144,23 @@ class SystemdBoot:
             return next(iter(self._working_entries()), None)
         return next((name for name in self._entries() if name.slot is slot), None)
 
+    def _letter(self, slot: Slot) -> str | None:
+        """Of the active directory; None where no entry says so."""
+        entry = self._entry(slot)
+        return sdfiles.parse_entry(self._read(entry)) if entry else None
+
+    def _spare(self, slot: Slot) -> str:
+        """The other slot's directory that is not in use; "" where nobody knows which that is."""
+        letter = self._letter(slot.other)
+        return assetfiles.directory(slot.other, assetfiles.other(letter)) if letter else ""
+
+    def _offers_otherwise(self, offered: bool) -> bytes | None:
+        """The image slot's entry, where it is one and does not say `offered`."""
+        entry = self._entry(Slot.IMAGE)
+        data = self._read(entry) if entry else None
+        wrong = data is not None and sdfiles.parse_entry(data) and sdfiles.is_offered(data) is not offered
+        return data if wrong else None
+
     def _left(self, name: EntryName) -> int:
         return self._tries if name.left is None else name.left
 
@@ -161,6 +182,14 @@ class SystemdBoot:
             self._files.put(path, data)
 
     def _refill(self) -> None:
+        """Looked at again where nobody else writes: a kernel's hook may just now give the entry another directory."""
+        working = self._working_entries()
+        if len(working) == 1 and working[0].left == self._tries and sdfiles.parse_entry(self._read(working[0])):
+            return
+        with self._files.writable():
+            self._refilled()
+
+    def _refilled(self) -> None:
         """Never a moment without an entry: the full one is written before the used one goes."""
         best = self._entry(Slot.WORKING)
         data = self._read(best) if best else None
@@ -176,8 +205,7 @@ class SystemdBoot:
         if best is None or best.left != self._tries:
             generation = 1 - sdfiles.generation(best, self._tries) if best else 0
             full = sdfiles.full(self._tries, generation)
-            with self._files.writable():
-                self._files.put(f"{ENTRIES}/{full}", data)
+            self._files.put(f"{ENTRIES}/{full}", data)
         assert full is not None
         self._remove_others(full)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from k8r_agent.boot import loaderfiles
+from k8r_agent.boot import assetfiles, loaderfiles
 from k8r_agent.build import fat, loaders, nodeconfig
 from k8r_agent.build.options import ESP_SIZE, MIB, DiskOptions
 from k8r_agent.build.progress import Progress
@@ -25,6 +25,7 @@ from k8r_agent.image.bundle import Bundles, OpenBundle
 from k8r_agent.image.places import place
 from k8r_agent.model.bundle import Artifact, Manifest
 from k8r_agent.model.layout import BOOT, IMAGE, LABELS
+from k8r_agent.model.slots import Slot
 from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import ImageSource
 
@@ -135,7 +136,9 @@ def _fill(disk: Path, bundle: OpenBundle, wanted: Layout, options: DiskOptions, 
                                       gpt=options.table == "gpt")
     epoch = calendar.timegm(time.strptime(bundle.manifest.created, "%Y-%m-%dT%H:%M:%SZ"))
     files = {**files, **flashed_files(bundle), nodeconfig.NAME: config}
-    fat.make(disk, offset=wanted.boot_start, size=wanted.boot_size, files=files, seed=seed, epoch=epoch,
+    # A node makes no directory there in its life: that is nothing that a power cut leaves whole or undone.
+    empty = [assetfiles.directory(slot, letter) for slot in Slot for letter in assetfiles.DIRECTORIES]
+    fat.make(disk, offset=wanted.boot_start, size=wanted.boot_size, files=files, empty=empty, seed=seed, epoch=epoch,
              stage=stage / "files", commands=commands)
 
 

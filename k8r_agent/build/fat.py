@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from k8r_agent.build.seeds import volume_id
@@ -15,15 +15,17 @@ def set_time(path: Path, epoch: int) -> None:
     os.utime(path, (epoch, epoch))
 
 
-def make(disk: Path, *, offset: int, size: int, files: Mapping[str, bytes], seed: object, epoch: int, stage: Path,
-         commands: FullCommands) -> None:
-    """FAT32 of `size` bytes at `offset` in `disk`, with `files` (path → content). `stage` is scratch space."""
+def make(disk: Path, *, offset: int, size: int, files: Mapping[str, bytes], empty: Iterable[str], seed: object,
+         epoch: int, stage: Path, commands: FullCommands) -> None:
+    """FAT32 of `size` bytes at `offset` in `disk`, with `files` (path → content) and directories that may be `empty`.
+    `stage` is scratch space."""
     env = {"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC", "MTOOLSRC": os.devnull, "MTOOLS_SKIP_CHECK": "1"}
     # --invariant fixes the time of the label, and sets an id of its own unless -i comes after it.
     commands.run(["mkfs.vfat", "--invariant", "-F", "32", "-s", "8", "-S", "512", "-n", LABELS[BOOT],
                   "-i", volume_id(seed), "--offset", str(offset // 512), str(disk), str(size // 1024)], env=env)
     image = f"{disk}@@{offset}"
-    directories = sorted({str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."})
+    inside = [*files, *(f"{directory}/file" for directory in empty)]
+    directories = sorted({str(parent) for name in inside for parent in PurePosixPath(name).parents} - {"."})
     if directories:
         commands.run(["mmd", "-i", image, *(f"::{name}" for name in directories)], env=env)
     for directory in ("", *directories):

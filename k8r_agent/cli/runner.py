@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PATH_UNIT = "k8r-runner.path"
+PATIENCE = 20.0  # seconds: started again every 5 s, systemd would give up while `slot verify` has the lock
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "notice": logging.INFO, "warning": logging.WARNING,
           "err": logging.ERROR, "error": logging.ERROR, "crit": logging.CRITICAL}
 
@@ -38,7 +39,7 @@ def run(args: Namespace, console: Console, node: Node) -> int:
     with stoppable() as stop, Heartbeat(notifier) as heartbeat:
         notifier.ready()
         runner = Runner(world, tasks=node.tasks, steps=node.steps, lock=node.lock, sleep=time.sleep,
-                        stop=lambda: bool(stop), allow=heartbeat.allow)
+                        stop=lambda: bool(stop), allow=heartbeat.allow, patience=PATIENCE)
         outcome = run_out(runner, console, node)
         notifier.stopping()
     console.result({"outcome": outcome.value if outcome else None})

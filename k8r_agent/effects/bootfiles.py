@@ -4,6 +4,10 @@
   medium; truncating and writing does not;
 - rename() and fsync() of the directory is *not* durable; RENAME_EXCHANGE and fsync() of the file itself is, and
   touches no FAT sector;
+- syncfs() writes everything out and does not flush the medium's cache; fsync() of a directory does;
+- mkdir() and rmdir() are several sectors in any order. A directory whose cluster was never taken cannot be opened any
+  more (EIO), and one whose cluster was never cleared lists whatever lay there: unlinking that could free the clusters
+  of a running kernel. So directories are never removed, and get their name when they are durable;
 - a read that comes from the page cache proves nothing, so every effect is read back after the cache was dropped.
 """
 
@@ -81,6 +85,12 @@ class MountedBootFiles:
         except (FileNotFoundError, NotADirectoryError):
             self._assert_mounted()
             return ()
+        except OSError as error:
+            raise _failed("read", directory, error) from error
+
+    def sizes(self, directory: str) -> tuple[int, ...]:
+        try:
+            return tuple(os.stat(self._at(f"{directory}/{name}")).st_size for name in self.names(directory))
         except OSError as error:
             raise _failed("read", directory, error) from error
 
@@ -166,9 +176,9 @@ class MountedBootFiles:
         target = self._at(path)
         with self._complaint("remove", path):
             if target.is_dir():
-                for name in os.listdir(target):
-                    (target / name).unlink()
-                target.rmdir()
+                for found in tuple(os.scandir(target)):
+                    if not found.is_dir():
+                        os.unlink(found)
             else:
                 target.unlink(missing_ok=True)
             self._sync_all()
@@ -216,17 +226,20 @@ class MountedBootFiles:
             raise OSError(number, os.strerror(number))
 
     def _make_directory(self, directory: Path) -> None:
-        if not directory.is_dir():
-            directory.mkdir(parents=True)
-            self._sync_all()
+        if directory.is_dir():
+            return
+        self._make_directory(directory.parent)
+        there = {name.lower() for name in os.listdir(directory.parent)}
+        # What a cut left of an earlier one is not touched: fsck.vfat at the next boot knows what to do with it.
+        free = next(name for number in range(1000) if (name := f"k8r-{number}.new") not in there)
+        temporary = directory.with_name(free)
+        temporary.mkdir()
+        self._sync_all()
+        temporary.rename(directory)
+        self._sync_all()
 
     def _sync_all(self) -> None:
-        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if number := _libc("syncfs", fd):
-                raise OSError(number, os.strerror(number))
-        finally:
-            os.close(fd)
+        flush(self._root)
 
     def _verify(self, path: str, written: Content) -> None:
         found = self.content(path)
@@ -241,6 +254,17 @@ class MountedBootFiles:
             yield
         except OSError as error:
             raise _failed(verb, path, error) from error
+
+
+def flush(directory: Path) -> None:
+    """Everything written to its file system is on the medium when this returns. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if number := _libc("syncfs", fd):
+            raise OSError(number, os.strerror(number))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _failed(verb: str, path: str, error: OSError) -> BootError | Refused:

@@ -85,7 +85,7 @@ class StateSnapshots:
             _sync(self._place)
             place(self._place / f"{name}.json", json.dumps(asdict(snapshot), indent=1).encode(), mode=0o600)
             _sync(self._place)
-            self._prune()
+            self._prune(taken=name)
         return snapshot
 
     def _looked_at(self, path: Path, name: str, time: float, origin: Origin) -> Snapshot:
@@ -98,8 +98,10 @@ class StateSnapshots:
         return Snapshot(name=name, time=time, size=path.stat().st_size, sha256=digest, revision=status.revision,
                         keys=status.keys, origin=origin)
 
-    def _prune(self) -> None:
-        wanted = {name for s in self.kept()[:KEPT] for name in (s.name, f"{s.name}.json")}
+    def _prune(self, *, taken: str) -> None:
+        """What was taken just now stays, also when the clock says that it is the oldest."""
+        names = {taken, *(snapshot.name for snapshot in self.kept()[:KEPT])}
+        wanted = names | {f"{name}.json" for name in names}
         for path in self._place.iterdir():
             if path.name not in wanted:
                 path.unlink()

@@ -30,6 +30,9 @@ class BootBackend(Protocol):
         """Write beside the present ones, read back, then switch by one sector. Raises Refused when the boot
         partition is too small, before anything is written."""
 
+    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
+        """Raises Refused where install_assets() would for want of room. Changes nothing."""
+
     def offer_image(self, offered: bool) -> None:
         """Whether the loader may boot the image slot at all. One sector. While that slot is rewritten it is not
         offered: a working slot that lost all its tries to power cuts is then still the one that boots. try_once() and

@@ -44,7 +44,10 @@ class BootFiles(Protocol):
         """Within one directory. A cut may leave both names or neither: callers must be able to heal that."""
 
     def remove(self, path: str) -> None:
-        """A file or a directory with its files; nothing when absent."""
+        """A file, or the files of a directory, which itself stays; nothing when absent."""
+
+    def sizes(self, directory: str) -> tuple[int, ...]:
+        """Bytes of each of its files, () when it does not exist."""
 
     def free(self) -> int:
         """Bytes free."""

@@ -16,7 +16,8 @@ from k8r_agent.ports.step import World
 from k8r_agent.steps import image_slot, quarantine, skew
 from k8r_agent.store.slots import before
 
-# On the boot partition lie the assets of two slots and, while one is replaced, a third set.
+# On the boot partition lie the assets of two slots and, while one is replaced, a third set. What else is there of them
+# is in use by nobody, and makes room.
 _SETS = 3
 
 

@@ -105,6 +105,9 @@ def _boot(world: World) -> None:
     if state.current is None:
         raise Refused("the node cannot be reinstalled", why="it was not booted from one of its slots")
     needed = [Slot.IMAGE] if state.current is Slot.IMAGE else [Slot.IMAGE, Slot.WORKING]
+    image = world.boot.assets(Slot.IMAGE)
+    if image is not None:
+        world.boot.assert_room(Slot.WORKING, image)
     for slot in needed:
         if world.boot.assets(slot) is None:
             raise Refused("the node cannot be reinstalled", why=f"the {slot} slot's kernel or initrd is missing or "

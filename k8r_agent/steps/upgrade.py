@@ -177,9 +177,10 @@ class UpgradeControlPlane:
         if snapshot is None and not world.snapshots.restored(ident=record.txn):
             raise Refused("etcd's data is not restored", why=f"the snapshot {record.snapshot} is not there",
                           hint="k8r-recovery(7)")
-        if snapshot is not None and not world.snapshots.restored(ident=record.txn):
-            self._stop(world)
-            world.snapshots.restore(snapshot, ident=record.txn)
+        if snapshot is not None:
+            if not world.snapshots.restored(ident=record.txn):
+                self._stop(world)
+            world.snapshots.restore(snapshot, ident=record.txn)  # gives the data of before its name as well
         self._place_manifests(world)
         if not self._healthy(world, record.before):
             raise ClusterError("the control plane is not healthy", why="although etcd's data was restored",

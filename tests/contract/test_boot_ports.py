@@ -192,3 +192,22 @@ def test_no_firmware_variables(tmp_path: Path) -> None:
     assert not none.available() and none.read("LoaderInfo") is None
     with pytest.raises(BootError):
         none.write("LoaderEntryOneShot", "x")
+
+
+def test_directories_stay_and_get_their_name_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither can be done in one step on a FAT. What a cut left of an earlier one is not opened."""
+    real, named = MountedBootFiles(tmp_path, lock=tmp_path / "lock", remount=False), list[tuple[str, str]]()
+    (tmp_path / "k8r-0.new").mkdir()
+    rename = Path.rename
+
+    def noted(self: Path, to: Path) -> Path:
+        named.append((self.name, to.name))
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", noted)
+    with real.writable():
+        real.put("working/b/file", b"data")
+        real.remove("working/b")
+    assert named[:2] == [("k8r-1.new", "working"), ("k8r-0.new", "b")]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["k8r-0.new", "working"]
+    assert (tmp_path / "working/b").is_dir() and not any((tmp_path / "working/b").iterdir())

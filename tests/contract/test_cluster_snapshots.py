@@ -182,6 +182,13 @@ def test_the_last_two_are_kept(store: Store) -> None:
     assert store.snapshots.kept() == (taken[2], taken[1])
 
 
+def test_what_was_taken_just_now_stays_also_by_a_clock_that_went_back(store: Store) -> None:
+    for later in (120, 60, 0):
+        store.put(str(later))
+        taken = store.snapshots.take(store.origin, time=NOW + later)
+        assert taken in store.snapshots.kept()
+
+
 def test_an_etcd_that_does_not_answer_gives_none(store: Store) -> None:
     store.put("x")
     store.stop()

@@ -113,7 +113,7 @@ class FakeBootFiles:
 
     def remove(self, path: str) -> None:
         assert self.depth, f"{path}: the partition is read-only"
-        gone = [name for name in self.live if name == path or name.startswith(f"{path}/")]
+        gone = [name for name in self.live if path in (name, name.rpartition("/")[0])]
         if not gone:
             return
         self.point(f"boot:{path}:remove-before")
@@ -122,6 +122,9 @@ class FakeBootFiles:
             self.point(f"boot:{path}:remove-cached")
         self._flush()
         self.point(f"boot:{path}:remove-after")
+
+    def sizes(self, directory: str) -> tuple[int, ...]:
+        return tuple(len(data) for path, data in self.live.items() if path.startswith(f"{directory}/"))
 
     def free(self) -> int:
         return self.size - self._used()

@@ -107,6 +107,9 @@ class PlainBackend:
     def problems(self) -> tuple[str, ...]:
         return ()
 
+    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
+        pass
+
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         self.loader.point("boot:assets:before")
         self.loader.kept[slot] = assets

@@ -42,7 +42,7 @@ class FakeSnapshots:
                          keys=1, origin=origin)
         self.files.write(f"{PLACE}/{name}", data)
         self.files.write(f"{PLACE}/{name}.json", json.dumps(asdict(found)).encode())
-        for old in self.kept()[KEPT:]:
+        for old in (old for old in self.kept()[KEPT:] if old != found):
             self.files.remove(f"{PLACE}/{old.name}.json")
             self.files.remove(f"{PLACE}/{old.name}")
         return found
@@ -53,9 +53,9 @@ class FakeSnapshots:
             raise StateError(f"the snapshot {snapshot.name} is damaged")
 
     def restore(self, snapshot: Snapshot, *, ident: str) -> None:
-        assert not self.running(), "etcd runs while its data is replaced"
         if self.restored(ident=ident):
             return
+        assert not self.running(), "etcd runs while its data is replaced"
         self.verify(snapshot)
         before = self.files.read(MEMBER)
         if before is not None:

@@ -113,6 +113,9 @@ class MemoryBootFiles:
     def remove(self, path: str) -> None:
         self.files.pop(path, None)
 
+    def sizes(self, directory: str) -> tuple[int, ...]:
+        return tuple(len(data) for path, data in self.files.items() if path.startswith(f"{directory}/"))
+
     def free(self) -> int:
         return 1 << 28
 

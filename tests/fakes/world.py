@@ -110,7 +110,7 @@ def counted_uuids() -> Iterator[None]:
 
 class NoLock:
     @contextlib.contextmanager
-    def hold(self, holder: str) -> Iterator[NoLock]:
+    def hold(self, holder: str, *, wait: float = 0.0) -> Iterator[NoLock]:
         yield self
 
     @contextlib.contextmanager

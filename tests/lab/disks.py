@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +110,32 @@ class DiskImage:
     def fat_remove(self, name: str) -> None:
         """Nothing happens when there is no such file."""
         subprocess.run(["mdel", "-i", self._fat(), f"::{name}"], capture_output=True)
+
+    def fat_make(self, directory: str) -> None:
+        """Nothing happens when there is such a directory."""
+        subprocess.run(["mmd", "-D", "s", "-i", self._fat(), f"::{directory}"], capture_output=True)
+
+    def fat_lose(self, name: str) -> None:
+        """The clusters of a file or a directory become free, as when a power cut loses that sector of the table."""
+        clusters = re.findall(r"<(\d+)(?:-(\d+))?>", run("mshowfat", "-i", self._fat(), f"::{name}"))
+        assert clusters, f"{name} has no clusters"
+        start = self.partitions()[1].start
+        with self.path.open("r+b") as file:
+            boot = os.pread(file.fileno(), 512, start)
+            sector, _, reserved, copies = struct.unpack_from("<HBHB", boot, 11)
+            length, = struct.unpack_from("<I", boot, 36)  # of one table of a FAT32
+            for table in range(copies):
+                for first, last in clusters:
+                    at = start + (reserved + table * length) * sector + 4 * int(first)
+                    os.pwrite(file.fileno(), bytes(4 * (int(last or first) - int(first) + 1)), at)
+
+    def fat_complaints(self, work: Path) -> str:
+        """What fsck.vfat says of the boot partition; "" when all is well."""
+        span = self.partitions()[1]
+        with self.path.open("rb") as file:
+            work.write_bytes(os.pread(file.fileno(), span.size, span.start))
+        done = subprocess.run(["/usr/sbin/fsck.vfat", "-n", str(work)], capture_output=True, text=True)
+        return done.stdout if done.returncode else ""
 
     # ext4 partitions, through debugfs
 

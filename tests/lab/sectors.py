@@ -4,8 +4,9 @@
 
 Between two flushes any sector may have arrived or not. Boot partition: whatever arrived, the node must boot what it
 would have booted before, or what it boots after; and were all boots from then on lost, never a slot that is half
-written. Partition table: the old or the new one for Linux, UEFI, GRUB and libfdisk. State partition: clean for e2fsck
-once the initramfs has checked it as it does, each of the agent's files whole.
+written; of every fifth, fsck.vfat must make a clean file system that boots the same. Partition table: the old or the
+new one for Linux, UEFI, GRUB and libfdisk. State partition: clean for e2fsck once the initramfs has checked it as it
+does, each of the agent's files whole.
 """
 
 from __future__ import annotations
@@ -169,19 +170,31 @@ def boot_partition(record: Record) -> Figures:
                 figures.wrong.append(f"[{torn.begin}, {torn.end}) armed {arming}: {found} instead of {old} or {new}; "
                                      f"arrived: {arrived}")
         if figures.states % FSCK_EVERY == 0:
-            _fsck_fat(replay.disk, figures)
+            _mended(record, replay.disk, now, figures)
         if figures.states % READERS_EVERY == 0:
             _other_readers(replay.disk, Fat(file), figures)
     os.close(file)
     return figures
 
 
-def _fsck_fat(disk: Path, figures: Figures) -> None:
-    done = subprocess.run(["/usr/sbin/fsck.fat", "-n", str(disk)], capture_output=True, text=True, errors="replace")
-    found = {re.sub(r"[\d/,]+", "N", line).split(":")[-1].strip() for line in done.stdout.splitlines()
-             if not FORGIVEN.match(line)}
-    for what in found or {"clean"}:
-        figures.count(f"fsck.fat: {what}")
+def _mended(record: Record, disk: Path, boots: list[Boot], figures: Figures) -> None:
+    """As k8r-fsck@.service does it at the next boot."""
+    copy = record.work / "mended.img"
+    DiskImage(disk).copy(copy)
+    for what in (_fsck_fat(copy, "-a") | _fsck_fat(copy, "-a")) or {"clean"}:
+        figures.count(f"fsck.vfat: {what}")
+    with copy.open("rb") as file:
+        now = Judge(record.loader, record.known).boots(file.fileno())
+    if left := _fsck_fat(copy, "-n"):
+        figures.wrong.append(f"after fsck.vfat there is still: {left}")
+    if now != boots:
+        figures.wrong.append(f"after fsck.vfat the node boots {now}, not {boots}")
+
+
+def _fsck_fat(disk: Path, how: str) -> set[str]:
+    done = subprocess.run(["/usr/sbin/fsck.vfat", how, str(disk)], capture_output=True, text=True, errors="replace")
+    return {re.sub(r"[\d/,]+", "N", line).split(":")[-1].strip() for line in done.stdout.splitlines()
+            if not FORGIVEN.match(line)}
 
 
 def _other_readers(disk: Path, fat: Fat, figures: Figures) -> None:

@@ -187,7 +187,7 @@ def test_a_long_file_name_and_a_full_directory(tmp_path: Path) -> None:
     with disk.open("wb") as file:
         file.truncate(400 << 20)
     files = {f"dir/file-with-a-long-name-{n:03}.conf": str(n).encode() for n in range(150)}
-    fat.make(disk, offset=1 << 20, size=300 << 20, files=files, seed=1, epoch=EPOCH, stage=tmp_path / "s",
+    fat.make(disk, offset=1 << 20, size=300 << 20, files=files, empty=(), seed=1, epoch=EPOCH, stage=tmp_path / "s",
              commands=commands())
     listed = output("mdir", "-b", "-i", f"{disk}@@1M", "::dir").split()
     assert len(listed) == 150

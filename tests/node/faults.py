@@ -12,6 +12,10 @@ from tests.lab.past import BOOT, FIRST_BOOT, REINSTALL, UPDATE, first_boot, imag
 from tests.lab.powercut import Loss, Plug
 from tests.lab.site import Lab
 
+# The kernel that runs, with an initrd that is another one to a hash and the same to the kernel.
+OTHER_INITRD = ("release=$(uname -r) && { cat /boot/initrd.img-$release; head -c 4096 /dev/zero; } >/run/initrd && "
+                "k8r-agent slot install-assets working --kernel /boot/vmlinuz-$release --initrd /run/initrd")
+
 
 @dataclass
 class Seen:
@@ -129,3 +133,28 @@ def kernel_update(lab: Lab, name: str, loader: str) -> Seen:
 def mbr(lab: Lab, name: str) -> dict[str, Any]:
     """First boot of a disk with an MBR."""
     return first_boot(lab, "systemd-boot", "dos")[1]
+
+
+def torn_fat(lab: Lab, name: str, loader: str) -> Seen:
+    """The directories that the next update and the next kernel go to were torn by a power cut: one lost its clusters,
+    in the other lies a file that lost its own."""
+    seen, node = Seen(), settled(lab, name, loader)
+    disk = node.disk
+    for directory in ("working/b", "image/b"):
+        disk.fat_make(directory)
+    disk.fat_write("image/b/vmlinuz", random.Random(name).randbytes(1 << 20))
+    disk.fat_lose("image/b/vmlinuz")
+    disk.fat_lose("working/b")
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    seen.texts["kernel"] = node.ssh(OTHER_INITRD + " 2>&1", ok=(0, 1))
+    lab.agent(node).run(f"update {lab.url(2)}", timeout=UPDATE)
+    seen.statuses["updated"] = lab.agent(node).status()
+    node.stop()
+    seen.texts["fsck"] = disk.fat_complaints(node.workdir / "boot.img")
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    seen.statuses["booted"] = lab.agent(node).status()
+    return seen

@@ -80,3 +80,14 @@ class TestMbr:
     def test_first_boot(self, told: dict[str, Any]) -> None:
         assert told["status"]["current"] == "working" and both_at(told["status"], 1)
         assert (told["table"], sorted(told["sizes"])) == ("dos", ["1", "2", "3", "4"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("told", indirect=True, argvalues=[
+    pytest.param(loader, marks=pytest.mark.story(tell=faults.torn_fat, loader=loader))
+    for loader in ("systemd-boot", "grub")])
+def test_directories_that_a_power_cut_tore_are_mended_at_boot_and_written_again(told: Seen) -> None:
+    assert "the working slot boots" in told.texts["kernel"]
+    assert told.statuses["updated"]["slots"]["image"]["release"] == 2
+    assert told.texts["fsck"] == ""
+    assert told.statuses["booted"]["current"] == told.statuses["booted"]["boot"]["primary"] == "working"

@@ -102,7 +102,7 @@ class Machine:
         kind = "uefi" if self.table == "gpt" else "ef"
         commands().run(["sfdisk", "--quiet", str(disk)],
                        stdin=f"label: {self.table}\nstart=2048, size={SIZE // 512}, type={kind}\n".encode())
-        fat.make(disk, offset=MIB, size=SIZE, files=files, seed="x", epoch=0, stage=self.directory / "stage",
+        fat.make(disk, offset=MIB, size=SIZE, files=files, empty=(), seed="x", epoch=0, stage=self.directory / "stage",
                  commands=commands())
         return disk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
@@ -324,3 +325,44 @@ def test_the_registry_with_both() -> None:
     both_files = FakeBootFiles({**one.files.medium, **other.files.medium})
     for name in ("grub", "systemd-boot"):
         assert registry.probe(both_files, loader=name) == name
+
+
+@both
+def test_two_that_write_at_once_lose_nothing(kind: type[Firmware], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel's hook may install one while the boot's own confirmation waits for it."""
+    firmware = settled(kind)
+    firmware.choose()
+    writable = firmware.files.writable
+
+    def meanwhile() -> AbstractContextManager[None]:
+        monkeypatch.undo()
+        firmware.backend(Slot.WORKING).install_assets(Slot.WORKING, NEW)
+        return writable()
+
+    monkeypatch.setattr(firmware.files, "writable", meanwhile)
+    firmware.backend(Slot.WORKING).refill_tries()
+    assert firmware.backend(Slot.WORKING).state().tries_left == 3
+    assert firmware.choose() == (Slot.WORKING, kernel_of(NEW))
+
+
+@both
+def test_what_is_not_in_use_makes_room(kind: type[Firmware]) -> None:
+    first, second = (in_memory(kernel=bytes([n]) * 1_000_000, initrd=bytes([n]) * 1_000_000, cmdline="quiet",
+                               release=str(n)) for n in (1, 2))
+    firmware = kind(assets=first)
+    backend = firmware.backend(Slot.IMAGE)
+    backend.install_assets(Slot.WORKING, first)
+    backend.set_primary(Slot.WORKING)
+    backend.install_assets(Slot.IMAGE, second)
+    firmware.files.size -= firmware.files.free() - 500_000  # image/a is in use by nobody, and as large as a new one
+    backend.assert_room(Slot.WORKING, second)
+    firmware.files.size -= 500_000
+    before = dict(firmware.files.live)
+    with pytest.raises(Refused, match="do not fit"):
+        backend.assert_room(Slot.WORKING, second)
+    assert firmware.files.live == before
+    firmware.files.size += 500_000
+    backend.install_assets(Slot.WORKING, second)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(second))
+    backend.try_once(Slot.IMAGE)
+    assert firmware.choose() == (Slot.IMAGE, kernel_of(second))
