@@ -9,13 +9,21 @@ import pytest
 from tests.node import dead
 from tests.node.dead import Seen
 
-LONG = pytest.mark.long
+LOADERS = ("systemd-boot", "grub")
+IN_MAKE_TEST = ("image-panics", "systemd-boot")
 
 
 def cases(tell: Any, *rows: tuple[Any, ...]) -> Any:
-    """Parameters (case, loader, expectation…) of a story; those that `make test` tells come without a mark."""
-    return [pytest.param(*row[:-1], marks=[pytest.mark.story(tell=tell, case=row[0], loader=row[1]), *row[-1]],
-                         id=f"{row[0]}-{row[1]}") for row in rows]
+    """Parameters (case, loader, expectation…): the story of each row (case, expectation…) with each loader."""
+    return [pytest.param(row[0], loader, *row[1:], id=f"{row[0]}-{loader}", marks=[
+        pytest.mark.story(tell=tell, case=row[0], loader=loader),
+        *([] if (row[0], loader) == IN_MAKE_TEST else [pytest.mark.long])]) for row in rows for loader in LOADERS]
+
+
+def with_each_loader(tell: Any) -> Any:
+    return pytest.mark.parametrize("told", indirect=True, argvalues=[
+        pytest.param(loader, marks=[pytest.mark.story(tell=tell, loader=loader), pytest.mark.long])
+        for loader in LOADERS])
 
 
 def slots(status: dict[str, Any]) -> dict[str, tuple[int, str]]:
@@ -24,12 +32,11 @@ def slots(status: dict[str, Any]) -> dict[str, tuple[int, str]]:
 
 @pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
     dead.reinstall,
-    ("image-panics", "systemd-boot", 6, "Kernel panic", []),
-    ("image-panics", "grub", 6, "Kernel panic", [LONG]),
-    ("image-hangs", "systemd-boot", 2, "softdog: Initiating system reboot", [LONG]),
-    ("image-root-does-not-mount", "grub", 2, "image slot on .* cannot be mounted", [LONG]),
-    ("image-agent-crashes", "grub", 2, "this system could not start", [LONG]),
-    ("image-unhealthy", "systemd-boot", 2, "", [LONG]),
+    ("image-panics", 6, "Kernel panic"),
+    ("image-hangs", 2, "softdog: Initiating system reboot"),
+    ("image-root-does-not-mount", 2, "image slot on .* cannot be mounted"),
+    ("image-agent-crashes", 2, "this system could not start"),
+    ("image-unhealthy", 2, ""),
 ))
 def test_a_dead_image_leads_back_to_the_old_system(told: Seen, case: str, loader: str, boots: int, sign: str) -> None:
     status, note = told.status, told.status["transaction"]["note"]
@@ -43,9 +50,9 @@ def test_a_dead_image_leads_back_to_the_old_system(told: Seen, case: str, loader
 
 @pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
     dead.reinstall,
-    ("working-has-no-init", "grub", 7, "no init on", [LONG]),
-    ("working-agent-crashes", "systemd-boot", 3, "this system could not start", [LONG]),
-    ("working-unhealthy", "grub", 3, "", [LONG]),
+    ("working-has-no-init", 7, "no init on"),
+    ("working-agent-crashes", 3, "this system could not start"),
+    ("working-unhealthy", 3, ""),
 ))
 def test_a_dead_new_system_ends_in_the_image_slot(told: Seen, case: str, loader: str, boots: int, sign: str) -> None:
     status, note = told.status, told.status["transaction"]["note"]
@@ -59,11 +66,10 @@ def test_a_dead_new_system_ends_in_the_image_slot(told: Seen, case: str, loader:
 
 @pytest.mark.parametrize(("case", "loader", "why"), cases(
     dead.death,
-    ("no-init", "grub", "used up its boot tries", [LONG]),
-    ("no-superblock", "systemd-boot", "used up its boot tries", [LONG]),
-    ("truncated-kernel", "systemd-boot", "kernel or initrd is missing or damaged", [LONG]),
-    ("truncated-kernel", "grub", "kernel or initrd is missing or damaged", [LONG]),
-    ("missing-kernel", "systemd-boot", "kernel or initrd is missing or damaged", [LONG]),
+    ("no-init", "used up its boot tries"),
+    ("no-superblock", "used up its boot tries"),
+    ("truncated-kernel", "kernel or initrd is missing or damaged"),
+    ("missing-kernel", "kernel or initrd is missing or damaged"),
 ))
 def test_a_working_slot_that_dies_later(told: Seen, case: str, loader: str, why: str) -> None:
     status = told.status
@@ -75,8 +81,7 @@ def test_a_working_slot_that_dies_later(told: Seen, case: str, loader: str, why:
     assert slots(told.later) == {"working": (1, "ok"), "image": (1, "ok")}
 
 
-@pytest.mark.long
-@pytest.mark.story(tell=dead.rot, loader="grub")
+@with_each_loader(dead.rot)
 class TestRot:
     @pytest.mark.parametrize(("what", "why"), [("kernel is truncated", "kernel or initrd is missing or damaged"),
                                                ("kernel is missing", "kernel or initrd is missing or damaged"),
@@ -90,8 +95,7 @@ class TestRot:
         assert slots(told["mended"].status)["image"] == (2, "ok")
 
 
-@LONG
-@pytest.mark.story(tell=dead.armed, loader="systemd-boot")
+@with_each_loader(dead.armed)
 class TestArmed:
     def test_it_is_armed(self, told: dict[str, dict[str, Any]]) -> None:
         assert told["armed"]["boot"]["armed"] == "image"
