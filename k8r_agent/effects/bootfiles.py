@@ -270,7 +270,9 @@ def flush(directory: Path) -> None:
 def _failed(verb: str, path: str, error: OSError) -> BootError | Refused:
     if error.errno == errno.ENOSPC:
         return Refused(f"{path}: the boot partition is full", hint="remove what does not belong to k8r")
-    return BootError(f"cannot {verb} {path} on the boot partition", why=error.strerror or str(error))
+    hint = "a reboot checks it before it is mounted; if that does not help, the medium fails: k8r-recovery(7)"
+    return BootError(f"cannot {verb} {path} on the boot partition", why=error.strerror or str(error),
+                     hint=hint if error.errno == errno.EIO else "")
 
 
 def _writing(fd: int, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -59,6 +59,7 @@ def life(lab: Lab, name: str, loader: str) -> Seen:
     _note(seen, "after", node)
     _look_at_image(seen, node, agent)
     seen.events = agent.events()
+    seen.texts["console"] = node.serial.text()
     seen.texts["status"], seen.texts["events"] = node.ssh("k8r-agent status"), node.ssh("k8r-agent events --last 0")
     return seen
 
