@@ -105,13 +105,13 @@ def _boot(world: World) -> None:
     if state.current is None:
         raise Refused("the node cannot be reinstalled", why="it was not booted from one of its slots")
     needed = [Slot.IMAGE] if state.current is Slot.IMAGE else [Slot.IMAGE, Slot.WORKING]
-    image = world.boot.assets(Slot.IMAGE)
-    if image is not None:
-        world.boot.assert_room(Slot.WORKING, image)
     for slot in needed:
-        if world.boot.assets(slot) is None:
+        assets = world.boot.assets(slot)
+        if assets is None:
             raise Refused("the node cannot be reinstalled", why=f"the {slot} slot's kernel or initrd is missing or "
                           "damaged", hint=f"run `k8r-agent slot install-assets {slot}`")
+        if slot is Slot.IMAGE:  # the new working slot boots the same
+            world.boot.assert_room(Slot.WORKING, assets)
 
 
 def _partition(world: World, number: int) -> Partition | None:
