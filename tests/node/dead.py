@@ -20,7 +20,10 @@ DEAD = 1200.0  # seconds until a node has tried everything
 
 # Shell, for hooks that run as root in the runner's sandbox.
 HOOK = "#!/bin/sh -eu\n"
+# Confirming the boot, which writes to the boot partition too, may go on beside a hook: hence the agent's lock.
 ARGUMENTS = HOOK + """\
+exec 9>>/run/k8r/bootfiles.lock
+flock 9
 mount -o remount,rw /boot/firmware
 cd /boot/firmware
 for file in loader/entries/k8r-{slot}*.conf {slot}/*/grub.env; do
@@ -78,8 +81,10 @@ def inside(command: str) -> str:
 
 
 # A hang is ended by the watchdog, a broken agent by the deadline.
+PANIC = arguments("image", "rdinit=/no-such-program root=/dev/none")
 REINSTALLS = {
-    "image-panics": Sabotage("boot-image", arguments("image", "rdinit=/no-such-program root=/dev/none")),
+    "image-panics": Sabotage("boot-image", PANIC, tries=1),
+    "image-panics-each-time": Sabotage("boot-image", PANIC),
     "image-hangs": Sabotage("boot-image", arguments("image", "init=/usr/bin/cat"), tries=1),
     "image-root-does-not-mount": Sabotage("boot-image", NO_SUPERBLOCK, tries=1),
     "image-agent-crashes": Sabotage("boot-image", inside(NO_AGENT), tries=1),

@@ -32,7 +32,8 @@ def slots(status: dict[str, Any]) -> dict[str, tuple[int, str]]:
 
 @pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
     dead.reinstall,
-    ("image-panics", 6, "Kernel panic"),
+    ("image-panics", 2, "Kernel panic"),
+    ("image-panics-each-time", 6, "Kernel panic"),
     ("image-hangs", 2, "softdog: Initiating system reboot"),
     ("image-root-does-not-mount", 2, "image slot on .* cannot be mounted"),
     ("image-agent-crashes", 2, "this system could not start"),
