@@ -17,6 +17,12 @@ from k8r_agent.boot.kernelargs import COMMON, GPT
 from k8r_agent.boot.programs import SD_BOOT
 from k8r_agent.model.boot import INITRD, KERNEL
 
+
+def _hashsum(where: str, sums: str) -> str:
+    """The beginning of an `if` that holds where the files in a directory are what a list in it says."""
+    return f'if hashsum --hash sha256 --check "{where}/{sums}" --prefix "{where}"'
+
+
 # $cmdpath is the directory that the firmware loaded the program from: the one sure way to the right disk. The words
 # `gpt` and $cmdline are nothing when they are empty.
 _START = f"""\
@@ -37,7 +43,7 @@ function k8r_boot {{
   if [ ! -s "/$slot/$dir/{INITRD}" ]; then return 1; fi
   if [ ! -s "/$slot/$dir/{KERNEL}" ]; then return 1; fi
   if [ -f "/$slot/$dir/$list" ]; then
-    if hashsum --hash sha256 --check "/$slot/$dir/$list" --prefix "/$slot/$dir"; then true
+    {_hashsum("/$slot/$dir", "$list")}; then true
     else
       echo "k8r: $slot/$dir is damaged"
       return 1
@@ -115,9 +121,10 @@ fi
 {_either("pick", grubfiles.KERNEL_SUM)}"""
 
 # systemd-boot ends, and the firmware then waits at its shell, when a kernel or initrd cannot be loaded; it looks at no
-# hashes, and counts no tries while the image slot is the primary. So the guard looks before it where the image slot is
-# the primary, and boots a slot by itself where systemd-boot is destroyed or gave up. The decision and the directories
-# it reads from systemd-boot's own files (boot/sdfiles.py).
+# hashes, so a rotten kernel hangs without a word, and it counts no tries while the image slot is the primary. So the
+# guard looks before it, as GRUB does in its place, and boots a slot by itself where the primary is damaged, or where
+# systemd-boot is destroyed or gave up. The decision and the directories it reads from systemd-boot's own files
+# (boot/sdfiles.py).
 GUARD_SCRIPT = f"""\
 {_START}
 set primary=working
@@ -132,7 +139,11 @@ if [ -n "$dir" ]; then set working_dir="$dir"; fi
 
 set sound=yes
 if [ "$primary" = image ]; then
-  if hashsum --hash sha256 --check "/image/$image_dir/{SUMS}" --prefix "/image/$image_dir"; then true
+  {_hashsum("/image/$image_dir", SUMS)}; then true
+  else set sound=no
+  fi
+elif [ -f "/working/$working_dir/{grubfiles.KERNEL_SUM}" ]; then
+  {_hashsum("/working/$working_dir", grubfiles.KERNEL_SUM)}; then true
   else set sound=no
   fi
 fi

@@ -96,11 +96,12 @@ class SystemdBootFirmware(_Machine):
         return Slot.IMAGE if pattern.startswith("k8r-image") else Slot.WORKING
 
     def choose(self) -> tuple[Slot, bytes]:
-        """The guard looks at the image slot where it is the primary, then starts systemd-boot; where that gives up
-        (one try is used then), the guard boots what is sound."""
+        """The guard looks at the primary (of the working slot only at the kernel), then starts systemd-boot; where
+        that gives up (one try is used then), the guard boots what is sound."""
         primary = self._guards_primary()
         found = None
-        if primary is Slot.WORKING or self._guarded(Slot.IMAGE):
+        if self._guarded(Slot.IMAGE) if primary is Slot.IMAGE else self.sound(
+                Slot.WORKING, self._guards_directory(Slot.WORKING), "kernel.sha256"):
             found = self._systemd_boot()
         found = found or self._guarded(primary) or self._guarded(primary.other)
         if found is None:
@@ -114,6 +115,13 @@ class SystemdBootFirmware(_Machine):
 
     def _guarded(self, slot: Slot) -> tuple[Slot, bytes] | None:
         """By the guard itself: everything is compared with its hash."""
+        letter = self._guards_directory(slot)
+        if not self.sound(slot, letter, "sha256sums"):
+            return None
+        kernel = self.kernel(slot, letter)
+        return None if kernel is None else (slot, kernel)
+
+    def _guards_directory(self, slot: Slot) -> str:
         letter = "a"
         for path in sorted(self.files.medium):
             if path == "loader/entries/k8r-image.conf" if slot is Slot.IMAGE else \
@@ -121,10 +129,7 @@ class SystemdBootFirmware(_Machine):
                 data = self.files.medium[path]
                 found = re.search(rb"^dir=([\w-])$", data, re.MULTILINE) if data.startswith(BLOCK) else None
                 letter = found[1].decode() if found else letter
-        if not self.sound(slot, letter, "sha256sums"):
-            return None
-        kernel = self.kernel(slot, letter)
-        return None if kernel is None else (slot, kernel)
+        return letter
 
     def _systemd_boot(self) -> tuple[Slot, bytes] | None:
         names = self._listed()

@@ -24,6 +24,8 @@ SSH_OPTIONS = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/
                "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5",
                "-o", "ServerAliveCountMax=6", "-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey")
 
+RESET_BY_WATCHDOG = "reset by the watchdog of the machine"
+
 
 class CommandError(RuntimeError):
     pass
@@ -115,7 +117,7 @@ class Node:
                     self.serial.join()
                     self.qmp.close()
                     with contextlib.suppress(OSError, QmpError):  # QEMU's words are in qemu.log
-                        qemu = self._spawn("reset")
+                        qemu = self._spawn(RESET_BY_WATCHDOG if self.qmp.watchdog_fired() else "reset")
                         continue
                 over.set()
                 return

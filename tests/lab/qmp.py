@@ -55,6 +55,10 @@ class Qmp:
         said = [event["data"]["reason"] for event in self.events if event.get("event") == "SHUTDOWN"]
         return str(said[-1]) if said else ""
 
+    def watchdog_fired(self) -> bool:
+        """As far as events were received."""
+        return any(event.get("event") == "WATCHDOG" for event in self.events)
+
     def written(self, drive: str) -> int:
         """Bytes the guest has written to a drive since QEMU started."""
         return int(self._stats(drive)["wr_bytes"])

@@ -41,7 +41,7 @@ class Serial:
     def _read(self, stream: IO[bytes], what: str) -> None:
         pending = b""
         with self._log.open("a", encoding="utf-8") as log:
-            log.write(f"--- {what} {time.strftime('%H:%M:%S')}\n")
+            self._line(f"--- {what} {time.strftime('%H:%M:%S')}", log)
             while data := stream.read1(65536):  # type: ignore[attr-defined]
                 *lines, pending = (pending + data).replace(b"\r", b"\n").split(b"\n")
                 for line in lines:

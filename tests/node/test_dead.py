@@ -6,10 +6,15 @@ from typing import Any
 
 import pytest
 
+from tests.lab.images import CLOUD_KERNEL, KERNEL
+from tests.lab.node import RESET_BY_WATCHDOG
 from tests.node import dead
 from tests.node.dead import Seen
 
 LOADERS = ("systemd-boot", "grub")
+# What the node calls its watchdog, and what the console shows when it has barked.
+WATCHDOG = ("Software Watchdog", "softdog: Initiating system reboot") if KERNEL == CLOUD_KERNEL else \
+    ("i6300ESB timer", RESET_BY_WATCHDOG)
 IN_MAKE_TEST = ("image-panics", "systemd-boot")
 
 
@@ -34,7 +39,7 @@ def slots(status: dict[str, Any]) -> dict[str, tuple[int, str]]:
     dead.reinstall,
     ("image-panics", 2, "Kernel panic"),
     ("image-panics-each-time", 6, "Kernel panic"),
-    ("image-hangs", 2, "softdog: Initiating system reboot"),
+    ("image-hangs", 2, WATCHDOG[1]),
     ("image-root-does-not-mount", 2, "image slot on .* cannot be mounted"),
     ("image-agent-crashes", 2, "this system could not start"),
     ("image-unhealthy", 2, ""),
@@ -46,6 +51,7 @@ def test_a_dead_image_leads_back_to_the_old_system(told: Seen, case: str, loader
     assert told.boots == boots
     assert "boot-image" in note and ("image slot did not come up" in note or "self-check" in note), note
     assert "reinstall" in told.text
+    assert status["facts"]["watchdog"] == WATCHDOG[0]
     _console_shows(sign, told)
 
 
