@@ -145,7 +145,7 @@ class Http:
     def pieces(self, answer: Answer, limit: int, deadline: float) -> Iterator[bytes]:
         """At most `limit` bytes of the body as they come. Raises Retry when the transfer stalls or breaks."""
         since, arrived = time.monotonic(), 0
-        answer.pace(self.patience.stall, self.patience.stall_bytes)
+        paced = answer.pace(self.patience.stall, self.patience.stall_bytes)
         while limit > 0:
             try:
                 data = answer.read1(min(_PIECE, limit))
@@ -153,6 +153,7 @@ class Http:
                 raise Retry(f"the transfer broke off: {error or type(error).__name__}") from error
             if not data:
                 return
+            paced.delivered()
             limit -= len(data)
             arrived += len(data)
             self.transferred += len(data)

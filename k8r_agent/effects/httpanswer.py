@@ -13,6 +13,7 @@ from k8r_agent.errors import FetchError
 
 _DIGITS = 18  # of no size are there more; Python refuses to read some thousands
 _CONTENT_RANGE = re.compile(rf"bytes\s+(\d{{1,{_DIGITS}}})-(\d{{1,{_DIGITS}}})/(\d{{1,{_DIGITS}}}|\*)", re.ASCII)
+_UNREAD = 1 << 20  # bytes; a header line of a chunk is at most 64 KiB long
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # worth another attempt
 
 
@@ -33,18 +34,26 @@ class Range:
     size: int | None
 
 
-class _Paced:
+class Paced:
     """A socket that is not waited for for ever. http.client reads lines (of a chunk's length, of what follows the last
-    one) until they end, and a server that sends a letter now and then never runs into the timeout of one read."""
+    one) until they end: a server that sends a letter now and then never runs into the timeout of one read, and one
+    that sends lines without end is never slow."""
 
     def __init__(self, socket: Any, seconds: float, least: int) -> None:
         self._socket, self._seconds, self._least = socket, seconds, least
-        self._since, self._arrived = time.monotonic(), 0
+        self._since, self._arrived, self._unread = time.monotonic(), 0, 0
+
+    def delivered(self) -> None:
+        """The caller got bytes of the body."""
+        self._unread = 0
 
     def recv_into(self, buffer: Any, *more: Any) -> int:
         count: int = self._socket.recv_into(buffer, *more)
         now = time.monotonic()
         self._arrived += count
+        self._unread += count
+        if self._unread > _UNREAD:
+            raise TimeoutError(f"it sends {self._unread} bytes, none of which is of the file")
         if now - self._since > self._seconds:
             if self._arrived < self._least:
                 raise TimeoutError(f"it stalls: {self._arrived} bytes in {now - self._since:.0f} s")
@@ -75,11 +84,14 @@ class Answer:
     def length(self) -> int | None:
         return _number(self.header("Content-Length"))
 
-    def pace(self, seconds: float, least: int) -> None:
-        """From now on reading raises TimeoutError when fewer than `least` bytes arrive in `seconds`, of whatever."""
+    def pace(self, seconds: float, least: int) -> Paced:
+        """From now on reading raises TimeoutError when fewer than `least` bytes arrive in `seconds`, of whatever, or
+        many of which none is `delivered()`."""
         stream = self.response.raw._original_response.fp
+        paced = Paced(stream and stream.raw._sock, seconds, least)
         if stream is not None:  # None: there is no body
-            stream.raw._sock = _Paced(stream.raw._sock, seconds, least)
+            stream.raw._sock = paced
+        return paced
 
     def read1(self, amount: int) -> bytes:
         """What one read of the socket gives. urllib3's own read() waits until all of `amount` is there, so that a

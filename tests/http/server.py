@@ -35,7 +35,7 @@ class Behaviour:
     wrong-total   206 that says the file is one byte longer
     gzip          claims Content-Encoding: gzip
     no-length     chunked encoding, no Content-Length
-    letters       `raw`, then one letter every `delay` seconds, for ever
+    letters       `raw`, then a letter, or `more`, every `delay` seconds, for ever
     again         `raw` every `delay` seconds, for ever
     """
 
@@ -48,6 +48,7 @@ class Behaviour:
     location: str = ""
     delay: float = 0.5
     raw: bytes = b""
+    more: bytes = b"a"
 
 
 @dataclass
@@ -169,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.wfile.write(how.raw)
         while not self.site.stop.wait(how.delay):
-            self.wfile.write(how.raw if how.kind == "again" else b"a")
+            self.wfile.write(how.raw if how.kind == "again" else how.more)
 
     def _trickle(self, body: bytes, delay: float) -> None:
         for byte in body:

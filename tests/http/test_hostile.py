@@ -40,6 +40,21 @@ def test_a_letter_now_and_then_does_not_go_on_for_ever(web: Web, kind: str, raw:
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.parametrize(("raw", "more"), [
+    (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", b"X-Trailer: y\r\n" * 1000),
+    (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 60_000 + b"\r\ny\r\n"),
+    (OK, b"X-Name: y\r\n" * 1000)])
+def test_a_fast_answer_without_end_does_not_go_on_for_ever(web: Web, raw: bytes, more: bytes) -> None:
+    web.site.misbehave("letters", raw=raw, more=more, delay=0.0)
+    started = time.monotonic()
+    acts: list[Callable[[Http], object]] = [lambda http: http.small("file", 1 << 30),
+                                            lambda http: http.open("file", len(DATA)).read(0, len(DATA))]
+    for act in acts:
+        with pytest.raises(FetchError):
+            act(Http(web.prefix, patience=SHORT))
+    assert time.monotonic() - started < 30
+
+
 def test_after_a_stuck_answer_the_next_one_is_read(web: Web) -> None:
     web.site.misbehave("letters", raw=OK + b"X-Name: ", delay=0.1, times=1)
     assert Http(web.prefix, patience=SHORT).small("file", 1 << 20) == DATA
