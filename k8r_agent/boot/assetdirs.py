@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 from k8r_agent.boot import assetfiles
 from k8r_agent.boot.loaderfiles import small_files
@@ -14,6 +15,8 @@ from k8r_agent.ports.bootfiles import BootFiles
 
 _MARGIN = 64 << 10  # bytes: directories and the FAT's own rounding
 _CLUSTER = 32 << 10  # bytes, the largest cluster of a FAT32
+# fsck.vfat gives clusters without an owner a name of this kind, at the top: what a cut left of a file half written.
+_SALVAGED = re.compile(r"FSCK\d{4}\.REC", re.IGNORECASE)
 
 
 class AssetDirectories:
@@ -41,8 +44,7 @@ class AssetDirectories:
         needed = _needed(assets, small)
         with self._files.writable():
             self._files.remove(where)
-            if spare and self._files.free() < needed:
-                self._files.remove(spare)
+            self.make_room(needed, spare)
             _assert_fits(slot, needed, self._files.free())
             self._copy(where, assets)
             for path, data in small.items():
@@ -52,9 +54,21 @@ class AssetDirectories:
     def assert_room(self, slot: Slot, active: str | None, assets: BootAssets, *, spare: str = "") -> None:
         """Raises Refused where write_beside() would. Changes nothing."""
         letter = _beside(active)
-        unused = [assetfiles.directory(slot, letter), *([spare] if spare else [])]
-        room = self._files.free() + sum(_rounded(size) for where in unused for size in self._files.sizes(where))
+        room = self._files.free() + sum(size for where in (assetfiles.directory(slot, letter), *self._unused(spare))
+                                        for size in self._files.sizes(where))
         _assert_fits(slot, _needed(assets, small_files(slot, letter, assets)), room)
+
+    def make_room(self, needed: int, *spare: str) -> None:
+        """Removes what is in use by nobody until `needed` bytes are free, or nothing of it is left."""
+        with self._files.writable():
+            for where in self._unused(*spare):
+                if self._files.free() >= needed:
+                    break
+                self._files.remove(where)
+
+    def _unused(self, *spare: str) -> Iterator[str]:
+        yield from (name for name in self._files.names("") if _SALVAGED.fullmatch(name))
+        yield from filter(None, spare)
 
     def _copy(self, where: str, assets: BootAssets) -> None:
         wanted = {KERNEL: assets.kernel, INITRD: assets.initrd}

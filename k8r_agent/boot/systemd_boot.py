@@ -16,6 +16,7 @@ from k8r_agent.ports.bootfiles import BootFiles, EfiVars
 
 log = logging.getLogger("k8r-agent")
 
+_ENTRY = 128 << 10  # bytes: more than a file of one sector and a larger directory take
 ONE_SHOT, OVERRIDE = "LoaderEntryOneShot", "LoaderEntryDefault"
 
 
@@ -135,9 +136,13 @@ class SystemdBoot:
         return tuple(name for name in found if name)
 
     def _working_entries(self) -> tuple[EntryName, ...]:
-        """Most tries left first; more than one only after a power cut while refilling."""
+        """Those that say what they boot before those that do not, then most tries left first; more than one only after
+        a power cut while refilling."""
         found = [name for name in self._entries() if name.slot is Slot.WORKING]
-        return tuple(sorted(found, key=lambda name: -self._left(name)))
+        if len(found) < 2:
+            return tuple(found)
+        return tuple(sorted(found, key=lambda name: (sdfiles.parse_entry(self._read(name)) is None,
+                                                     -self._left(name))))
 
     def _entry(self, slot: Slot) -> EntryName | None:
         if slot is Slot.WORKING:
@@ -205,6 +210,7 @@ class SystemdBoot:
         if best is None or best.left != self._tries:
             generation = 1 - sdfiles.generation(best, self._tries) if best else 0
             full = sdfiles.full(self._tries, generation)
+            self._dirs.make_room(_ENTRY, *filter(None, map(self._spare, Slot)))
             self._files.put(f"{ENTRIES}/{full}", data)
         assert full is not None
         self._remove_others(full)

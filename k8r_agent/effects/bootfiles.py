@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 from collections.abc import Iterable, Iterator
@@ -81,7 +82,7 @@ class MountedBootFiles:
 
     def names(self, directory: str) -> tuple[str, ...]:
         try:
-            return tuple(sorted(os.listdir(self._at(directory))))
+            return tuple(sorted(os.listdir(self._at(directory) if directory else self._root)))
         except (FileNotFoundError, NotADirectoryError):
             self._assert_mounted()
             return ()
@@ -90,6 +91,8 @@ class MountedBootFiles:
 
     def sizes(self, directory: str) -> tuple[int, ...]:
         try:
+            if self._at(directory).is_file():
+                return (os.stat(self._at(directory)).st_size,)
             return tuple(os.stat(self._at(f"{directory}/{name}")).st_size for name in self.names(directory))
         except OSError as error:
             raise _failed("read", directory, error) from error
@@ -204,11 +207,12 @@ class MountedBootFiles:
 
     def _close(self) -> None:
         try:
-            self._sync_all()
-            if self._remount:
-                with contextlib.suppress(OSError):  # a file that somebody else has open for writing
-                    self._mount(_MS_RDONLY)
+            with self._complaint("write", "."):
+                self._sync_all()
         finally:
+            if self._remount:
+                with contextlib.suppress(OSError, BootError):  # a file that somebody else has open for writing
+                    self._mount(_MS_RDONLY)
             self._release()
 
     def _release(self) -> None:
@@ -229,10 +233,11 @@ class MountedBootFiles:
         if directory.is_dir():
             return
         self._make_directory(directory.parent)
-        there = {name.lower() for name in os.listdir(directory.parent)}
-        # What a cut left of an earlier one is not touched: fsck.vfat at the next boot knows what to do with it.
-        free = next(name for number in range(1000) if (name := f"k8r-{number}.new") not in there)
-        temporary = directory.with_name(free)
+        there = {name.lower() for name in os.listdir(self._root)}
+        # What a cut left of an earlier one is not touched: nobody can tell whether its cluster was ever cleared. It lies
+        # at the top, where fsck.vfat comes to it last: of two owners of a cluster it cuts the second one short.
+        free = next(name for number in itertools.count() if (name := f"k8r-{number}.new") not in there)
+        temporary = self._root / free
         temporary.mkdir()
         self._sync_all()
         temporary.rename(directory)

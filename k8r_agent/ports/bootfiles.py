@@ -28,7 +28,7 @@ class BootFiles(Protocol):
         """What identifies a file of any size. None when there is no such file."""
 
     def names(self, directory: str) -> tuple[str, ...]:
-        """Entries of a directory, () when it does not exist."""
+        """Entries of a directory ("": of the partition), () when it does not exist."""
 
     def write_sector(self, path: str, data: bytes) -> None:
         """Overwrite an existing file of exactly 512 bytes in place: old or new, nothing else (one sector)."""
@@ -47,7 +47,7 @@ class BootFiles(Protocol):
         """A file, or the files of a directory, which itself stays; nothing when absent."""
 
     def sizes(self, directory: str) -> tuple[int, ...]:
-        """Bytes of each of its files, () when it does not exist."""
+        """Bytes of each of its files, () when it does not exist. What they take on the medium is no less."""
 
     def free(self) -> int:
         """Bytes free."""

@@ -6,12 +6,14 @@ firmware, named in K8R_TEST_BOOT_FILES and K8R_TEST_EFIVARS.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from k8r_agent.effects import bootfiles
 from k8r_agent.effects.bootfiles import MountedBootFiles
 from k8r_agent.effects.efivars import VENDOR, LocalEfiVars
 from k8r_agent.errors import BootError, FetchError, ReadBackMismatch
@@ -201,6 +203,7 @@ def test_directories_stay_and_get_their_name_last(tmp_path: Path, monkeypatch: p
     rename = Path.rename
 
     def noted(self: Path, to: Path) -> Path:
+        assert self.name == "k8r.tmp" or self.parent == tmp_path, "fsck.vfat comes to it before a slot's kernel"
         named.append((self.name, to.name))
         return rename(self, to)
 
@@ -208,6 +211,31 @@ def test_directories_stay_and_get_their_name_last(tmp_path: Path, monkeypatch: p
     with real.writable():
         real.put("working/b/file", b"data")
         real.remove("working/b")
-    assert named[:2] == [("k8r-1.new", "working"), ("k8r-0.new", "b")]
+    assert named[:2] == [("k8r-1.new", "working"), ("k8r-1.new", "b")]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["k8r-0.new", "working"]
     assert (tmp_path / "working/b").is_dir() and not any((tmp_path / "working/b").iterdir())
+
+
+def test_a_medium_that_fails_at_the_end_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MountedBootFiles(tmp_path, lock=tmp_path / "lock", remount=False)
+
+    def fails(directory: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(BootError, match="on the boot partition") as told, real.writable():
+        monkeypatch.setattr(bootfiles, "flush", fails)
+    assert "reboot" in told.value.hint
+    monkeypatch.undo()
+    with real.writable():  # and the lock is free
+        real.put("file", b"data")
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 100_000])
+def test_sizes(files: BootFiles, size: int) -> None:
+    with files.writable():
+        files.put(f"{BASE}/a/file", bytes(size))
+        files.put(f"{BASE}/a/other", b"x")
+    assert sorted(files.sizes(f"{BASE}/a")) == sorted([size, 1])
+    assert files.sizes(f"{BASE}/a/file") == (size,)
+    assert files.sizes(f"{BASE}/none") == ()
+    assert BASE in files.names("")

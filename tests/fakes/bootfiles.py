@@ -58,7 +58,7 @@ class FakeBootFiles:
         return None if data is None else Content.of([data])
 
     def names(self, directory: str) -> tuple[str, ...]:
-        prefix = f"{directory}/"
+        prefix = f"{directory}/" if directory else ""
         return tuple(sorted({path[len(prefix):].split("/")[0] for path in self.live if path.startswith(prefix)}))
 
     def write_sector(self, path: str, data: bytes) -> None:
@@ -76,9 +76,10 @@ class FakeBootFiles:
         assert self.depth, f"{path}: the partition is read-only"
         temporary = f"{path.rpartition('/')[0]}/{TEMPORARY}"
         self.point(f"boot:{path}:put-before")
+        fits = _clusters(data) <= self.free()
         self._change(temporary, data[:len(data) // 2])
         self.point(f"boot:{path}:put-half")
-        if self._used() + len(data) > self.size:
+        if not fits:
             raise Refused(f"{path}: the boot partition is full")
         self._change(temporary, data)
         self.point(f"boot:{path}:put-cached")
@@ -124,7 +125,7 @@ class FakeBootFiles:
         self.point(f"boot:{path}:remove-after")
 
     def sizes(self, directory: str) -> tuple[int, ...]:
-        return tuple(len(data) for path, data in self.live.items() if path.startswith(f"{directory}/"))
+        return tuple(len(data) for path, data in self.live.items() if directory in (path, path.rpartition("/")[0]))
 
     def free(self) -> int:
         return self.size - self._used()
@@ -141,7 +142,7 @@ class FakeBootFiles:
         self.pending.clear()
 
     def _used(self) -> int:
-        return sum(-(-len(data) // CLUSTER) * CLUSTER for data in self.live.values())
+        return sum(_clusters(data) for data in self.live.values())
 
     def power_cut(self, keep: Callable[[int], bool] = lambda number: False) -> None:
         """`keep(i)` says whether the i-th change that was not flushed reached the medium all the same."""
@@ -150,6 +151,11 @@ class FakeBootFiles:
                 _apply(self.medium, path, data)
         self.pending.clear()
         self.live, self.depth = dict(self.medium), 0
+
+
+def _clusters(data: bytes) -> int:
+    """Bytes that it takes."""
+    return -(-len(data) // CLUSTER) * CLUSTER
 
 
 def _apply(files: dict[str, bytes], path: str, data: bytes | None) -> None:

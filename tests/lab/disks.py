@@ -117,17 +117,30 @@ class DiskImage:
 
     def fat_lose(self, name: str) -> None:
         """The clusters of a file or a directory become free, as when a power cut loses that sector of the table."""
+        for at, entries in self._fat_chain(name):
+            self.write(at, bytes(len(entries)))
+
+    def fat_orphan(self, name: str) -> None:
+        """The clusters of a file belong to nobody, as when a power cut loses its name, but not the table."""
+        chain = self._fat_chain(name)
+        self.fat_remove(name)
+        for at, entries in chain:
+            self.write(at, entries)
+
+    def _fat_chain(self, name: str) -> list[tuple[int, bytes]]:
+        """Where in the tables of a FAT32 the clusters of a file or a directory are, and what is there."""
         clusters = re.findall(r"<(\d+)(?:-(\d+))?>", run("mshowfat", "-i", self._fat(), f"::{name}"))
         assert clusters, f"{name} has no clusters"
-        start = self.partitions()[1].start
-        with self.path.open("r+b") as file:
+        start, found = self.partitions()[1].start, list[tuple[int, bytes]]()
+        with self.path.open("rb") as file:
             boot = os.pread(file.fileno(), 512, start)
             sector, _, reserved, copies = struct.unpack_from("<HBHB", boot, 11)
-            length, = struct.unpack_from("<I", boot, 36)  # of one table of a FAT32
+            length, = struct.unpack_from("<I", boot, 36)  # of one table
             for table in range(copies):
                 for first, last in clusters:
                     at = start + (reserved + table * length) * sector + 4 * int(first)
-                    os.pwrite(file.fileno(), bytes(4 * (int(last or first) - int(first) + 1)), at)
+                    found.append((at, os.pread(file.fileno(), 4 * (int(last or first) - int(first) + 1), at)))
+        return found
 
     def fat_complaints(self, work: Path) -> str:
         """What fsck.vfat says of the boot partition; "" when all is well."""

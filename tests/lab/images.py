@@ -17,8 +17,8 @@ LOADERS = ("systemd-boot", "grub")
 DISKS = ((1, "systemd-boot", "gpt"), (1, "grub", "gpt"), (1, "systemd-boot", "dos"))
 # On a busy host an emulated TSC looks unstable, and the kernel would turn to clocks that cost a trap for each look.
 CONSOLE = "console=tty0 console=ttyS0,115200 tsc=reliable"
-# A third of the modules of linux-image-amd64: its initrd boots in half the time where every instruction is emulated. But
-# it knows no hardware watchdog.
+# A third of the modules of linux-image-amd64: its initrd boots in half the time where every instruction is emulated.
+# But it knows no hardware watchdog.
 CLOUD_KERNEL = "linux-image-cloud-amd64"
 KERNEL = os.environ.get("K8R_KERNEL", CLOUD_KERNEL)
 

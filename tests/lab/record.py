@@ -10,69 +10,18 @@ the boot operations at the end the guest writes marks into the gap between the p
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-import shlex
 import shutil
 import sys
 import time
 from pathlib import Path
 
+from tests.lab import operations
 from tests.lab.images import RELEASES
 from tests.lab.node import Node
 from tests.lab.past import FIRST_BOOT, REINSTALL, UPDATE, wait_complete
 from tests.lab.site import Lab
-
-MARK_AT = 512 << 10  # bytes; between the table's 33 sectors and partition 1, at 1 MiB
-MARK = b"k8r-mark:"
-# Runs in the guest: the product's own backend on the guest's own vfat.
-OPERATIONS = f"""
-import mmap, os, re
-from dataclasses import replace
-from k8r_agent.boot import sdfiles
-from k8r_agent.config import load
-from k8r_agent.model.slots import Slot
-from k8r_agent.world import real
-
-world = real(load())
-disk = os.open(world.disks.own().device, os.O_WRONLY | os.O_DIRECT | os.O_SYNC)
-page = mmap.mmap(-1, 4096)
-
-def mark(name):
-    page[:512] = (b"{MARK.decode()}" + name.encode()).ljust(512, b" ")
-    os.pwrite(disk, memoryview(page)[:512], {MARK_AT})
-
-def spend(backend):
-    files = backend._files
-    with files.writable():
-        if backend.name == "grub":
-            backend._decide(replace(backend._decision(), tries=1))
-        else:
-            entry = backend._entry(Slot.WORKING)
-            files.rename(f"{{sdfiles.ENTRIES}}/{{entry}}", f"{{sdfiles.ENTRIES}}/" + re.sub(
-                r"[+].*", "+1-%d.conf" % (entry.done + entry.left - 1), str(entry)))
-
-world.boot.state()  # what is lazy is made now
-boot = world.boot.__dict__["_lazy_made"]
-operations = {{
-    "arm image": lambda: boot.try_once(Slot.IMAGE),
-    "disarm": boot.disarm,
-    "primary image": lambda: boot.set_primary(Slot.IMAGE),
-    "primary working": lambda: boot.set_primary(Slot.WORKING),
-    "assets image": lambda: boot.install_assets(Slot.IMAGE, boot.assets(Slot.IMAGE)),
-    "assets working": lambda: boot.install_assets(Slot.WORKING, boot.assets(Slot.WORKING)),
-    "spend tries": lambda: spend(boot),
-    "refill tries": boot.refill_tries,
-    "spend tries again": lambda: spend(boot),
-    "refill tries again": boot.refill_tries,
-    "withdraw image": lambda: boot.offer_image(False),
-    "offer image": lambda: boot.offer_image(True),
-}}
-for name, operation in operations.items():
-    os.sync()
-    mark("begin " + name)
-    operation()  # when it returns, its effect must be durable: nothing is flushed before the mark that follows
-    mark("end " + name)
-"""
 
 
 def say(text: str) -> None:
@@ -93,7 +42,7 @@ def live(lab: Lab, node: Node, table: str) -> None:
         agent.wait_idle("reinstall", timeout=REINSTALL)
         wait_complete(node)
         say("reinstall done")
-        node.ssh(f"python3 -c {shlex.quote(OPERATIONS)}", timeout=300)
+        node.ssh("/usr/bin/python3 -", stdin=inspect.getsource(operations).encode(), timeout=300)
         say("boot operations done")
     node.stop()
 

@@ -29,7 +29,7 @@ from tests.fakes import tablereader
 from tests.lab.bootjudge import ARMINGS, Boot, Judge
 from tests.lab.disks import DiskImage, Span
 from tests.lab.fatreader import Fat
-from tests.lab.record import MARK, MARK_AT
+from tests.lab.operations import MARK, MARK_AT
 from tests.lab.writelog import Piece, Replay, WriteLog, subsets
 
 MIB = 1 << 20

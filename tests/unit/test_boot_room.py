@@ -1,0 +1,102 @@
+"""Room on the boot partition: what is in use by nobody gives way, and what a gate promises is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from k8r_agent.boot import sdfiles
+from k8r_agent.errors import Refused
+from k8r_agent.model.slots import Slot
+from tests.fakes.assets import in_memory, kernel_of
+from tests.fakes.bootfiles import CLUSTER
+from tests.fakes.firmware import LOADERS, GrubFirmware, SystemdBootFirmware
+
+Firmware = SystemdBootFirmware | GrubFirmware
+FIRST, SECOND = (in_memory(kernel=bytes([n]) * 1_000_001, initrd=bytes([n]) * 1_000_001, cmdline="quiet",
+                           release=str(n)) for n in (1, 2))
+LARGER = in_memory(kernel=bytes(2_100_000), initrd=bytes(2_000_001), cmdline="quiet", release="3")
+UNUSED = {Slot.IMAGE: "image/b", Slot.WORKING: "working/a"}
+both = pytest.mark.parametrize("kind", LOADERS)
+
+
+def used(kind: type[Firmware]) -> Firmware:
+    """Both slots boot; UNUSED is full, but nothing boots from there."""
+    firmware = kind(assets=FIRST)
+    backend = firmware.backend(Slot.IMAGE)
+    for assets in (SECOND, FIRST):
+        backend.install_assets(Slot.WORKING, assets)
+        backend.install_assets(Slot.IMAGE, assets)
+    backend.set_primary(Slot.WORKING)
+    return firmware
+
+
+def leave(firmware: Firmware, free: int) -> None:
+    firmware.files.size -= firmware.files.free() - free
+
+
+@both
+@pytest.mark.parametrize("slot", Slot)
+def test_what_fsck_salvaged_makes_room(kind: type[Firmware], slot: Slot) -> None:
+    firmware = used(kind)
+    backend = firmware.backend(Slot.WORKING)
+    with firmware.files.writable():
+        for where in UNUSED.values():
+            firmware.files.remove(where)
+    leave(firmware, 0)
+    with pytest.raises(Refused, match="do not fit"):
+        backend.assert_room(slot, SECOND)
+    for n in range(3):
+        for files in (firmware.files.live, firmware.files.medium):
+            files[f"FSCK000{n}.REC"] = bytes(1_000_000)
+    leave(firmware, 0)
+    backend.assert_room(slot, SECOND)
+    assert firmware.files.sizes("FSCK0000.REC") == (1_000_000,)
+    backend.install_assets(slot, SECOND)
+    assert backend.assets(slot) == SECOND
+    assert not firmware.files.sizes("FSCK0000.REC")
+
+
+@both
+@pytest.mark.parametrize("slot", Slot)
+def test_what_the_gate_lets_through_is_installed(kind: type[Firmware], slot: Slot) -> None:
+    refused = installed = 0
+    for free in range(0, 400_000, 3 * CLUSTER):
+        firmware = used(kind)
+        leave(firmware, free)
+        backend = firmware.backend(Slot.WORKING)
+        try:
+            backend.assert_room(slot, LARGER)
+        except Refused:
+            refused += 1
+            continue
+        backend.install_assets(slot, LARGER)
+        installed += 1
+    assert refused and installed
+
+
+def test_a_full_partition_costs_a_working_slot_no_try() -> None:
+    """systemd-boot counts in the entry's name, and a new one needs a cluster."""
+    firmware = used(SystemdBootFirmware)
+    leave(firmware, 0)
+    assert firmware.choose() == (Slot.WORKING, kernel_of(FIRST))
+    backend = firmware.backend(Slot.WORKING)
+    assert backend.state().tries_left == 2
+    backend.refill_tries()
+    assert backend.state().tries_left == 3
+    assert firmware.choose() == (Slot.WORKING, kernel_of(FIRST))
+    assert backend.assets(Slot.IMAGE) == FIRST
+
+
+def test_an_entry_without_content_does_not_win_over_one_that_boots() -> None:
+    """A cut while tries are refilled left both, and fsck.vfat emptied the new one."""
+    firmware = used(SystemdBootFirmware)
+    name = next(path for path in firmware.files.live if "k8r-working" in path)
+    for files in (firmware.files.live, firmware.files.medium):
+        files[f"{sdfiles.ENTRIES}/k8r-working+1-2.conf"] = files.pop(name)
+        files[f"{sdfiles.ENTRIES}/k8r-working+2-5.conf"] = b""
+    backend = firmware.backend(Slot.WORKING)
+    before = backend.assets(Slot.WORKING)
+    backend.install_assets(Slot.WORKING, SECOND)
+    backend.refill_tries()
+    assert before == FIRST and backend.assets(Slot.WORKING) == SECOND
+    assert firmware.choose() == (Slot.WORKING, kernel_of(SECOND))
