@@ -86,6 +86,9 @@ def gather(node: Node) -> Report:
     return Report(**{**report.__dict__, "problems": tuple(problems)})
 
 
+SOFTDOG = "Software Watchdog"  # what Linux' softdog calls itself
+
+
 def _found(report: Report) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     facts = report.facts
@@ -104,6 +107,8 @@ def _found(report: Report) -> list[tuple[str, str]]:
         found.append((f"{report.trouble[0]}: no task goes on or is started", report.trouble[1]))
     if facts.watchdog is None:
         found.append(("no watchdog: a hang of the kernel needs a person", ""))
+    elif facts.watchdog == SOFTDOG:
+        found.append(("no hardware watchdog: a hang in which the kernel's clock stops too needs a person", ""))
     return found
 
 

@@ -234,7 +234,7 @@ class MountedBootFiles:
             return
         self._make_directory(directory.parent)
         there = {name.lower() for name in os.listdir(self._root)}
-        # What a cut left of an earlier one is not touched: nobody can tell whether its cluster was ever cleared. It lies
+        # What a cut left of an earlier one is not touched: nobody knows whether its cluster was ever cleared. It lies
         # at the top, where fsck.vfat comes to it last: of two owners of a cluster it cuts the second one short.
         free = next(name for number in itertools.count() if (name := f"k8r-{number}.new") not in there)
         temporary = self._root / free

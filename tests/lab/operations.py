@@ -1,5 +1,5 @@
-"""Every boot operation once, each between two marks that a record of the disk shows. Runs in the guest (record.py sends
-it there): the product's own backend on the guest's own vfat. It knows nothing but the product.
+"""Every boot operation once, each between two marks that a record of the disk shows. Runs in the guest, to which
+record.py sends it: the product's own backend on the guest's own vfat. It knows nothing but the product.
 """
 
 from __future__ import annotations

@@ -149,6 +149,17 @@ def test_one_broken_part_does_not_hide_the_others(prompt: Prompt) -> None:
     assert prompt.world.files.read("transaction.json") == b"{"  # status repairs nothing
 
 
+@pytest.mark.parametrize(("watchdog", "said"), [
+    (None, "! no watchdog: a hang of the kernel needs a person"),
+    ("Software Watchdog", "! no hardware watchdog: a hang in which the kernel's clock stops too needs a person"),
+    ("i6300ESB timer", "")])
+def test_what_no_watchdog_covers(prompt: Prompt, watchdog: str | None, said: str) -> None:
+    facts: BootFacts = prompt.world.disks.facts()
+    prompt.world.disks.facts = lambda: replace(facts, watchdog=watchdog)  # type: ignore[method-assign]
+    assert advice(prompt) == "→ nothing to do"
+    assert said in prompt.out.splitlines() if said else "watchdog" not in prompt.out
+
+
 def _broken() -> BootState:
     raise BootError("the boot partition cannot be read")
 
