@@ -71,6 +71,7 @@ def test_a_state_that_may_still_be_made_is_absent_and_a_damaged_marker_is_not(tm
     assert out.splitlines()[-1] == f"marker={read}"
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(("now", "state", "to"), [
     (0, "mounted", ["@1700000000", "@1800000000"]), (1_750_000_000, "mounted", ["@1800000000"]),
     (1_900_000_000, "mounted", []), (0, "absent", [])])

@@ -85,6 +85,7 @@ ACTIONS: dict[str, tuple[Slot, Callable[[BootBackend], None]]] = {
 
 
 @pytest.mark.fault(2)
+@pytest.mark.fault(5)
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("primary", Slot)
 @pytest.mark.parametrize("used", [0, 1, 2])

@@ -33,11 +33,13 @@ class CommandError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Drive:
-    """`log`: every write and flush is recorded there in the format of dm-log-writes (blklogwrites)."""
+    """`log`: every write and flush is recorded there in the format of dm-log-writes (blklogwrites). `bad`: offset of
+    a sector that cannot be read."""
 
     image: Path
     bus: str = "virtio"  # or "scsi", as sticks and card readers are seen; the lab's kernel knows no USB
     log: Path | None = None
+    bad: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,12 @@ class Node:
                      "-blockdev", f"driver=blklogwrites,node-name=logged{number},file={file},log=log{number},"
                                   f"log-append={append}"]
             source = f"logged{number}"
+        if drive.bad is not None:
+            rule = "inject-error.0"
+            argv += ["-blockdev", f"driver=blkdebug,node-name=bad{number},image={source},{rule}.event=none,"
+                                  f"{rule}.iotype=read,{rule}.errno=5,{rule}.once=off,"
+                                  f"{rule}.sector={drive.bad // 512}"]
+            source = f"bad{number}"
         flush = "off" if drive.log else "on"
         argv += ["-blockdev", f"driver=raw,node-name={top},file={source},cache.no-flush={flush},discard=unmap"]
         if drive.bus == "scsi":

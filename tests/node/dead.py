@@ -91,6 +91,7 @@ REINSTALLS = {
     "image-unhealthy": Sabotage("boot-image", arguments("image", "systemd.mask=ssh.service"), tries=1,
                                 deadline="4min"),
     "working-has-no-init": Sabotage("boot-working", inside("rm -f usr/lib/systemd/systemd")),
+    "working-hangs": Sabotage("boot-working", arguments("working", "init=/usr/bin/cat"), tries=1),
     "working-agent-crashes": Sabotage("boot-working", inside(NO_AGENT), tries=1),
     "working-unhealthy": Sabotage("boot-working", inside("ln -sf /dev/null etc/systemd/system/ssh.service"), tries=1,
                                   deadline="4min"),

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.lab.disks import DiskImage
 from tests.lab.node import Drive, Node
-from tests.lab.past import BOOT, FIRST_BOOT, REINSTALL, UPDATE, first_boot, image_of, settled, wait_complete
+from tests.lab.past import (
+    BOOT,
+    FIRST_BOOT,
+    QUICK,
+    REINSTALL,
+    UPDATE,
+    first_boot,
+    image_of,
+    settled,
+    wait_complete,
+    waiting,
+)
 from tests.lab.powercut import Loss, Plug
 from tests.lab.site import Lab
 
@@ -133,6 +145,50 @@ def kernel_update(lab: Lab, name: str, loader: str) -> Seen:
 def mbr(lab: Lab, name: str) -> dict[str, Any]:
     """First boot of a disk with an MBR."""
     return first_boot(lab, "systemd-boot", "dos")[1]
+
+
+COPY = 32768 * 4096  # bytes to the only copy of the superblock of a state partition of 256 MiB
+
+
+def lost_state(lab: Lab, name: str, loader: str) -> Seen:
+    """The state partition carries no file system any more, and nothing to mend it from: the node is left alone for
+    longer than its grace time, then asked for work."""
+    seen, node = Seen(), settled(lab, name, loader, more=QUICK)
+    state = node.disk.partitions()[4]
+    for at in (0, COPY):
+        node.disk.write(state.start + at, bytes(8192))
+    seen.digests["before"] = node.disk.digest(4)
+    node.start()
+    boot = node.wait_ssh(timeout=BOOT)
+    wait_up(node)
+    time.sleep(60)
+    seen.statuses["lost"], seen.texts["status"] = lab.agent(node).status(), node.ssh("k8r-agent status")
+    seen.texts["update"] = node.ssh(f"k8r-agent update {lab.url(2)} 2>&1", ok=(1,), timeout=UPDATE)
+    seen.texts["reinstall"] = node.ssh("k8r-agent reinstall --yes 2>&1", ok=(1,), timeout=UPDATE)
+    seen.texts["reboots"] = "none" if node.wait_ssh() == boot else "some"
+    node.stop()
+    seen.digests["after"] = node.disk.digest(4)
+    return seen
+
+
+def bad_sector(lab: Lab, name: str, loader: str) -> Seen:
+    """One sector of the waiting release cannot be read any more. Later the medium is replaced (the sector can be), and
+    the update is asked for again."""
+    seen, node = Seen(), waiting(lab, name, loader, more=QUICK)
+    node.drives[0] = replace(node.drives[0], bad=node.disk.ext_block(2, "/usr/lib/systemd/systemd"))
+    agent = lab.agent(node)
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    seen.texts["reinstall"] = node.ssh("k8r-agent reinstall --yes 2>&1", ok=(1,), timeout=UPDATE)
+    seen.statuses["refused"], seen.texts["status"] = agent.status(), node.ssh("k8r-agent status")
+    node.stop()
+    node.drives[0] = replace(node.drives[0], bad=None)
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    agent.run(f"update {lab.url(2)}", timeout=UPDATE)
+    seen.statuses["updated"] = agent.status()
+    return seen
 
 
 def torn_fat(lab: Lab, name: str, loader: str) -> Seen:

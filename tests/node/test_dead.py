@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.lab.images import CLOUD_KERNEL, KERNEL
+from tests.lab.images import CLOUD_KERNEL, KERNEL, LOADERS
 from tests.lab.node import RESET_BY_WATCHDOG
 from tests.node import dead
 from tests.node.dead import Seen
+from tests.node.each import with_each_loader
 
-LOADERS = ("systemd-boot", "grub")
 # What the node calls its watchdog, and what the console shows when it has barked.
 WATCHDOG = ("Software Watchdog", "softdog: Initiating system reboot") if KERNEL == CLOUD_KERNEL else \
     ("i6300ESB timer", RESET_BY_WATCHDOG)
@@ -25,16 +25,11 @@ def cases(tell: Any, *rows: tuple[Any, ...]) -> Any:
         *([] if (row[0], loader) == IN_MAKE_TEST else [pytest.mark.long])]) for row in rows for loader in LOADERS]
 
 
-def with_each_loader(tell: Any) -> Any:
-    return pytest.mark.parametrize("told", indirect=True, argvalues=[
-        pytest.param(loader, marks=[pytest.mark.story(tell=tell, loader=loader), pytest.mark.long])
-        for loader in LOADERS])
-
-
 def slots(status: dict[str, Any]) -> dict[str, tuple[int, str]]:
     return {name: (slot["release"], slot["state"]) for name, slot in status["slots"].items()}
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
     dead.reinstall,
     ("image-panics", 2, "Kernel panic"),
@@ -50,14 +45,16 @@ def test_a_dead_image_leads_back_to_the_old_system(told: Seen, case: str, loader
     assert slots(status)["working"] == (1, "ok")
     assert told.boots == boots
     assert "boot-image" in note and ("image slot did not come up" in note or "self-check" in note), note
-    assert "reinstall" in told.text
+    assert note in told.text
     assert status["facts"]["watchdog"] == WATCHDOG[0]
     _console_shows(sign, told)
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize(("case", "loader", "boots", "sign"), cases(
     dead.reinstall,
     ("working-has-no-init", 7, "no init on"),
+    ("working-hangs", 3, WATCHDOG[1]),
     ("working-agent-crashes", 3, "this system could not start"),
     ("working-unhealthy", 3, ""),
 ))
@@ -67,6 +64,7 @@ def test_a_dead_new_system_ends_in_the_image_slot(told: Seen, case: str, loader:
     assert slots(status)["image"] == (2, "ok")
     assert told.boots == boots
     assert "boot-working" in note and ("working slot did not come up" in note or "health-check" in note), note
+    assert note in told.text
     assert "stays in the image slot" in status["advice"] and "k8r-agent reinstall" in told.text
     _console_shows(sign, told)
 
@@ -90,6 +88,7 @@ def test_a_working_slot_that_dies_later(told: Seen, case: str, loader: str, why:
 
 @with_each_loader(dead.rot)
 class TestRot:
+    @pytest.mark.fault(23)
     @pytest.mark.parametrize(("what", "why"), [("kernel is truncated", "kernel or initrd is missing or damaged"),
                                                ("kernel is missing", "kernel or initrd is missing or damaged"),
                                                ("image has a wrong byte", "image slot is damaged")])
@@ -107,6 +106,7 @@ class TestArmed:
     def test_it_is_armed(self, told: dict[str, dict[str, Any]]) -> None:
         assert told["armed"]["boot"]["armed"] == "image"
 
+    @pytest.mark.fault(41)
     @pytest.mark.parametrize("when", ["after an update", "after a run", "after a reboot", "after a cancel"])
     def test_and_forgotten(self, told: dict[str, dict[str, Any]], when: str) -> None:
         status = told[when]

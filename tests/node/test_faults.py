@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.node import faults
+from tests.node.each import with_each_loader
 from tests.node.faults import Seen
 
 
@@ -82,12 +83,41 @@ class TestMbr:
         assert (told["table"], sorted(told["sizes"])) == ("dos", ["1", "2", "3", "4"])
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("told", indirect=True, argvalues=[
-    pytest.param(loader, marks=pytest.mark.story(tell=faults.torn_fat, loader=loader))
-    for loader in ("systemd-boot", "grub")])
+@with_each_loader(faults.torn_fat)
 def test_directories_that_a_power_cut_tore_are_mended_at_boot_and_written_again(told: Seen) -> None:
     assert "the working slot boots" in told.texts["kernel"]
     assert told.statuses["updated"]["slots"]["image"]["release"] == 2
     assert told.texts["fsck"] == ""
     assert told.statuses["booted"]["current"] == told.statuses["booted"]["boot"]["primary"] == "working"
+
+
+@with_each_loader(faults.lost_state)
+class TestLostState:
+    @pytest.mark.fault(29)
+    def test_nothing_is_made_in_its_place(self, told: Seen) -> None:
+        assert told.digests["before"] == told.digests["after"]
+
+    def test_the_primary_runs_stays_and_says_so(self, told: Seen) -> None:
+        status = told.statuses["lost"]
+        assert (status["current"], status["boot"]["primary"], status["state"]["persistent"]) == (
+            "working", "working", False)
+        assert told.texts["reboots"] == "none"
+        assert "no state partition" in told.texts["status"] and "k8r-recovery(7)" in told.texts["status"]
+
+    @pytest.mark.parametrize("verb", ["update", "reinstall"])
+    def test_nothing_is_begun(self, told: Seen, verb: str) -> None:
+        assert "state partition" in told.texts[verb] and "Traceback" not in told.texts[verb]
+
+
+@with_each_loader(faults.bad_sector)
+class TestBadSector:
+    @pytest.mark.fault(23)
+    def test_it_is_found_before_the_node_relies_on_it(self, told: Seen) -> None:
+        status = told.statuses["refused"]
+        assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
+        assert "Input/output error" in told.texts["reinstall"] and "Traceback" not in told.texts["reinstall"]
+        assert "k8r-agent update" in told.texts["status"]
+
+    def test_with_another_medium_all_is_well(self, told: Seen) -> None:
+        assert told.statuses["updated"]["slots"]["image"]["release"] == 2
+        assert told.statuses["updated"]["slots"]["image"]["state"] == "ok"

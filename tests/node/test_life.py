@@ -39,6 +39,9 @@ class TestSystemdBoot:
     def test_check_saw_the_newer_release(self, told: Seen) -> None:
         assert "2026.11.2" in told.texts["check"]
 
+    def test_somebody_with_an_account_cannot_read_the_boot_partition(self, told: Seen) -> None:
+        assert "Permission denied" in told.texts["stranger"]
+
     def test_update_survives_the_loss_of_its_session(self, told: Seen) -> None:
         status = told.statuses["updated"]
         assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)

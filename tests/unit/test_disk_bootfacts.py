@@ -102,6 +102,7 @@ def test_facts_that_are_none(machine: Machine, tmp_path: Path, text: str, why: s
     assert why in failure.value.why
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("number, slot", [(2, Slot.IMAGE), (3, Slot.WORKING)])
 def test_an_older_node_is_recognised_by_its_mounts(machine: Machine, name: str, number: int, slot: Slot) -> None:
@@ -149,7 +150,6 @@ def test_names_that_are_paths_are_refused(machine: Machine) -> None:
         machine.kernel.partitions("../../etc")
 
 
-@pytest.mark.fault(25)
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_twins(machine: Machine, sector: int) -> None:
     """A second card flashed from the same image is a twin; a stick with the same labels, an empty reader, an image on
