@@ -4,10 +4,10 @@ Usage: python3 -m tests.lab.campaign BUILD --cuts N --seed S [--loader L] [--onl
 
 A life (life.py) takes one node through one task and is cut up to three times on its way; what was not flushed is lost
 as the dice say (powercut.py). Lives are added until there are N cuts. Cut n of a seed belongs to life n div 3: --only
-repeats that life alone, with the same dice, and counts for nothing. What was done is kept in BUILD/campaign/<seed>, and
-a second call goes on from there; of a node that needed hands also its disk is kept, as the last cut left it
-(before.img) and as it was found. A life in which the lab itself failed counts for nothing: it is listed apart, and told
-again by the next call.
+repeats that life alone, with the same dice, and counts for nothing. What was done is kept in BUILD/campaign/<seed>:
+a second call goes on from there. Of a node that needed hands also its disk is kept, as the last cut left it
+(before.img) and as it was found. A life in which the lab itself failed is listed apart, and told again by the next
+call.
 """
 
 from __future__ import annotations
