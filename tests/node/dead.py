@@ -180,6 +180,19 @@ def death(lab: Lab, name: str, case: str, loader: str) -> Seen:
     return seen
 
 
+def stopped(lab: Lab, name: str, loader: str) -> Seen:
+    """The kernel of a system that works stops for good: `panic=10` is switched off, and its clock stands still."""
+    node, seen = settled(lab, name, loader), Seen()
+    node.start()
+    boot = node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    mark = node.serial.mark()
+    node.try_ssh("echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger", timeout=30)
+    node.wait_boot(boot, timeout=2 * BOOT)
+    seen.status = lab.agent(node).status()
+    return told(seen, node, mark)
+
+
 # What is refused before anything is booted
 
 

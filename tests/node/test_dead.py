@@ -86,6 +86,15 @@ def test_a_working_slot_that_dies_later(told: Seen, case: str, loader: str, why:
     assert slots(told.later) == {"working": (1, "ok"), "image": (1, "ok")}
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("told", indirect=True, argvalues=[] if KERNEL == CLOUD_KERNEL else [
+    pytest.param("systemd-boot", marks=pytest.mark.story(tell=dead.stopped, loader="systemd-boot"))])
+def test_a_kernel_that_stopped_is_left_by_the_watchdog_of_the_machine(told: Seen) -> None:
+    """In `make watchdog`: the cloud kernel's own does not bark any more then, which is what status says."""
+    assert (told.status["current"], told.status["boot"]["primary"]) == ("working", "working")
+    assert RESET_BY_WATCHDOG in told.console and "Kernel panic" in told.console and told.boots == 1
+
+
 @with_each_loader(dead.rot)
 class TestRot:
     @pytest.mark.fault(23)
