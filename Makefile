@@ -84,7 +84,7 @@ test: venv images kubernetes ## the whole ladder, up to virtual nodes with real 
 	$(SUDO) $(CACHED) $(PARALLEL) --durations=15 -m "not long" tests --ignore=tests/node --ignore=tests/kube
 	$(SUDO) $(CACHED) $(PYTEST) --durations=5 -m "not long" tests/node tests/kube
 
-matrix: venv ## every crash and every failing write of every task, pairs of them too (half an hour)
+matrix: venv ## every crash and every failing write of every task, every pair of crashes of a reinstall (an hour)
 	$(PARALLEL) -q -m slow tests/crash
 
 nodes: images ## every story of the virtual nodes, also the long ones: GRUB, dead slots, twins, kernel updates

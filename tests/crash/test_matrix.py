@@ -94,9 +94,6 @@ SCENARIOS: dict[str, Scenario] = {
 }
 LOADER_NAMES = ("systemd-boot", "grub")
 MAIN = ("first-boot", "update", "reinstall", "rollback", "rescue by the release before")
-BAD_WORLDS = ("reinstall, the new system is dead", "reinstall, the new image is dead",
-              "reinstall, the new system is not well", "reinstall, the new image is not well", "reinstall, flaky")
-OTHERS = tuple(name for name in SCENARIOS if name not in MAIN + BAD_WORLDS)
 
 
 def explore(name: str, loader: str, *samples: float) -> None:
@@ -114,25 +111,10 @@ def test_one_crash(name: str, loader: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loader", LOADER_NAMES)
-@pytest.mark.parametrize("name", MAIN + BAD_WORLDS)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_every_crash(name: str, loader: str) -> None:
     """And after some of them another one."""
     explore(name, loader, 0, 0.3 if name in MAIN else 0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loader", LOADER_NAMES)
-@pytest.mark.parametrize("name", OTHERS)
-def test_some_crashes(name: str, loader: str) -> None:
-    explore(name, loader, 120, 0.2)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize("loader", LOADER_NAMES)
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_crash_of_the_others(name: str, loader: str) -> None:
-    explore(name, loader, 0, 0.05)
 
 
 @pytest.mark.slow
