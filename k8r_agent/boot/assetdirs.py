@@ -52,19 +52,20 @@ class AssetDirectories:
         return letter
 
     def assert_room(self, slot: Slot, active: str | None, assets: BootAssets, *, spare: str = "") -> None:
-        """Raises Refused where write_beside() would. Changes nothing."""
+        """Raises Refused where write_beside() would, unless the active directory has them already. Changes nothing."""
         letter = _beside(active)
         room = self._files.free() + sum(size for where in (assetfiles.directory(slot, letter), *self._unused(spare))
                                         for size in self._files.sizes(where))
-        _assert_fits(slot, _needed(assets, small_files(slot, letter, assets)), room)
+        needed = _needed(assets, small_files(slot, letter, assets))
+        if room < needed and not (active and self.read(slot, active) == assets):
+            _assert_fits(slot, needed, room)
 
     def make_room(self, needed: int, *spare: str) -> None:
         """Removes what is in use by nobody until `needed` bytes are free, or nothing of it is left."""
-        with self._files.writable():
-            for where in self._unused(*spare):
-                if self._files.free() >= needed:
-                    break
-                self._files.remove(where)
+        for where in self._unused(*spare):
+            if self._files.free() >= needed:
+                break
+            self._files.remove(where)
 
     def _unused(self, *spare: str) -> Iterator[str]:
         yield from (name for name in self._files.names("") if _SALVAGED.fullmatch(name))

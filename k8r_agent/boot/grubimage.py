@@ -144,7 +144,9 @@ if [ "$primary" = image ]; then
   fi
 elif [ -f "/working/$working_dir/{grubfiles.KERNEL_SUM}" ]; then
   {_hashsum("/working/$working_dir", grubfiles.KERNEL_SUM)}; then true
-  else set sound=no
+  else
+    set sound=no
+    set primary=image
   fi
 fi
 if [ "$sound" = yes ]; then

@@ -141,8 +141,14 @@ class SystemdBoot:
         found = [name for name in self._entries() if name.slot is Slot.WORKING]
         if len(found) < 2:
             return tuple(found)
-        return tuple(sorted(found, key=lambda name: (sdfiles.parse_entry(self._read(name)) is None,
-                                                     -self._left(name))))
+        return tuple(sorted(found, key=lambda name: (not self._boots(name), -self._left(name))))
+
+    def _boots(self, name: EntryName) -> bool:
+        """Does it say what? One that cannot be read says as much as an empty one."""
+        try:
+            return sdfiles.parse_entry(self._read(name)) is not None
+        except BootError:
+            return False
 
     def _entry(self, slot: Slot) -> EntryName | None:
         if slot is Slot.WORKING:
@@ -210,7 +216,7 @@ class SystemdBoot:
         if best is None or best.left != self._tries:
             generation = 1 - sdfiles.generation(best, self._tries) if best else 0
             full = sdfiles.full(self._tries, generation)
-            self._dirs.make_room(_ENTRY, *filter(None, map(self._spare, Slot)))
+            self._dirs.make_room(_ENTRY, *map(self._spare, Slot))
             self._files.put(f"{ENTRIES}/{full}", data)
         assert full is not None
         self._remove_others(full)

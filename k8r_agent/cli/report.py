@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from k8r_agent.cli.node import Node
 
 T = TypeVar("T")
+SOFTDOG = "Software Watchdog"  # what Linux' softdog calls itself
 REMEDY = "systemctl start k8r-runner.path k8r-runner.service"  # after a runner that could not remember anything
 
 
@@ -84,9 +85,6 @@ def gather(node: Node) -> Report:
         problems.append((f"the configuration has {number}; updates and reinstalls wait until it is corrected",
                          "k8r-agent config check"))
     return Report(**{**report.__dict__, "problems": tuple(problems)})
-
-
-SOFTDOG = "Software Watchdog"  # what Linux' softdog calls itself
 
 
 def _found(report: Report) -> list[tuple[str, str]]:

@@ -91,9 +91,9 @@ class MountedBootFiles:
 
     def sizes(self, directory: str) -> tuple[int, ...]:
         try:
-            if self._at(directory).is_file():
-                return (os.stat(self._at(directory)).st_size,)
-            return tuple(os.stat(self._at(f"{directory}/{name}")).st_size for name in self.names(directory))
+            at = self._at(directory)
+            files = [at] if at.is_file() else [at / name for name in self.names(directory)]
+            return tuple(os.stat(file).st_size for file in files)
         except OSError as error:
             raise _failed("read", directory, error) from error
 
@@ -235,7 +235,8 @@ class MountedBootFiles:
         self._make_directory(directory.parent)
         there = {name.lower() for name in os.listdir(self._root)}
         # What a cut left of an earlier one is not touched: nobody knows whether its cluster was ever cleared. It lies
-        # at the top, where fsck.vfat comes to it last: of two owners of a cluster it cuts the second one short.
+        # at the top, behind the slots' directories as a golden disk has them: of two owners of a cluster fsck.vfat
+        # cuts the second one short.
         free = next(name for number in itertools.count() if (name := f"k8r-{number}.new") not in there)
         temporary = self._root / free
         temporary.mkdir()

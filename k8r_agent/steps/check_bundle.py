@@ -27,8 +27,8 @@ class CheckBundle:
     name = "check-bundle"
     summary = "Check the bundle's signature and whether it suits this node"
 
-    def __init__(self, slot: Slot = Slot.IMAGE) -> None:
-        self._slot = slot  # that is written
+    def __init__(self, *written: Slot) -> None:
+        self._written = written or (Slot.IMAGE,)
 
     def done(self, world: World) -> bool:
         return bool(world.recall("manifest"))
@@ -45,7 +45,7 @@ class CheckBundle:
             newer(world, bundle.manifest, force=world.arg("force") == "yes")
             skew.check(world, bundle)
             quarantine.forgive(world, bundle.manifest.release)
-            _remember(world, bundle, self._slot)
+            _remember(world, bundle, self._written)
 
 
 class CheckPreviousBundle:
@@ -54,8 +54,8 @@ class CheckPreviousBundle:
     name = "check-previous-bundle"
     summary = "Find the bundle of the release before this one"
 
-    def __init__(self, slot: Slot = Slot.IMAGE) -> None:
-        self._slot = slot
+    def __init__(self, *written: Slot) -> None:
+        self._written = written or (Slot.IMAGE,)
 
     def done(self, world: World) -> bool:
         return bool(world.recall("manifest"))
@@ -76,7 +76,7 @@ class CheckPreviousBundle:
                               hint="give the directory or address of the older bundle")
             suits(world, bundle.manifest)
             skew.check(world, bundle, older_patch=True)
-            _remember(world, bundle, self._slot)
+            _remember(world, bundle, self._written)
 
 
 class CheckRescueBundle:
@@ -95,7 +95,7 @@ class CheckRescueBundle:
                           why="the node runs from it, or could still boot it",
                           hint="`k8r-agent update` and `rollback` go by way of the image slot then")
         image_slot.partition(world, Slot.WORKING)
-        (CheckPreviousBundle if world.arg("release") else CheckBundle)(Slot.WORKING).apply(world)
+        (CheckPreviousBundle if world.arg("release") else CheckBundle)(Slot.WORKING, Slot.IMAGE).apply(world)
 
 
 def suits(world: World, manifest: Manifest) -> None:
@@ -153,12 +153,13 @@ def manifest_digest(bundle: Bundle) -> str:
     return hashlib.sha256(bundle.raw_manifest or legacy).hexdigest()
 
 
-def _remember(world: World, bundle: Bundle, slot: Slot) -> None:
+def _remember(world: World, bundle: Bundle, written: tuple[Slot, ...]) -> None:
     """Reads the small artifacts once, so that a mistake in them is found before anything is written, and so is a boot
     partition that has no room for them beside the present ones."""
     bundle.raw_index()
     assets = bundle.boot_assets()
-    world.boot.assert_room(slot, assets)
+    for slot in written:
+        world.boot.assert_room(slot, assets)
     boot = assets_digest(assets)
     image = bundle.manifest.artifact("image")
     world.remember("source", bundle.source)

@@ -203,7 +203,7 @@ def test_directories_stay_and_get_their_name_last(tmp_path: Path, monkeypatch: p
     rename = Path.rename
 
     def noted(self: Path, to: Path) -> Path:
-        assert self.name == "k8r.tmp" or self.parent == tmp_path, "fsck.vfat comes to it before a slot's kernel"
+        assert self.name == "k8r.tmp" or self.parent == tmp_path, "fsck.vfat would come to it before a slot's kernel"
         named.append((self.name, to.name))
         return rename(self, to)
 

@@ -100,8 +100,10 @@ class SystemdBootFirmware(_Machine):
         that gives up (one try is used then), the guard boots what is sound."""
         primary = self._guards_primary()
         found = None
-        if self._guarded(Slot.IMAGE) if primary is Slot.IMAGE else self.sound(
-                Slot.WORKING, self._guards_directory(Slot.WORKING), "kernel.sha256"):
+        if primary is Slot.WORKING and not self.sound(Slot.WORKING, self._guards_directory(Slot.WORKING),
+                                                      "kernel.sha256"):
+            primary = Slot.IMAGE
+        elif primary is Slot.WORKING or self._guarded(Slot.IMAGE):
             found = self._systemd_boot()
         found = found or self._guarded(primary) or self._guarded(primary.other)
         if found is None:

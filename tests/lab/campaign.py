@@ -4,7 +4,7 @@ Usage: python3 -m tests.lab.campaign BUILD --cuts N --seed S [--loader L] [--onl
 
 A life (life.py) takes one node through one task and is cut up to three times on its way; what was not flushed is lost
 as the dice say (powercut.py). Lives are added until there are N cuts. Cut n of a seed belongs to life n div 3: --only
-repeats that life alone, with the same dice, and counts for nothing. What was done is kept in BUILD/campaign/<seed>:
+repeats that life alone, with the same dice, in a record of its own. What was done is kept in BUILD/campaign/<seed>:
 a second call goes on from there. Of a node that needed hands also its disk is kept, as the last cut left it
 (before.img) and as it was found. A life in which the lab itself failed is listed apart, and told again by the next
 call.
@@ -30,7 +30,6 @@ from tests.lab.cutreport import Cut, publish
 from tests.lab.life import PER_LIFE, Broken, Life, Plan, Stranded, plan
 from tests.lab.site import GIB, LOADERS, Lab
 
-AGAIN = ".again"
 ROOM = 8 * GIB  # for a life's disk, its copy and its log; a full disk of the host would stop the node
 Teller = Callable[[Path, Path, Plan], list[Cut]]
 
@@ -86,9 +85,9 @@ def keep_disk(life: Life, to: Path) -> None:
 class Campaign:
     """The record is one JSON file for each life. `broken`: lives of this call in which the lab failed."""
 
-    def __init__(self, build: Path, seed: int, *, loader: str = "", tell: Teller = tell) -> None:
+    def __init__(self, build: Path, seed: int, *, loader: str = "", tell: Teller = tell, home: str = "") -> None:
         self.build, self.seed, self.loader, self._tell = build, seed, loader, tell
-        self.home = build / "campaign" / str(seed)
+        self.home = build / "campaign" / (home or str(seed))
         self.lives = self.home / "lives"
         self.lives.mkdir(parents=True, exist_ok=True)
         self.broken: dict[int, str] = {}
@@ -108,22 +107,21 @@ class Campaign:
             return None
         return next(number for number in itertools.count() if number not in done | away)
 
-    def run(self, draw: Callable[[], int | None], jobs: int, *, suffix: str = ".json") -> None:
-        """So many lives at a time. A number is drawn when somebody is free to tell it. With another `suffix` the cuts
-        of a life are kept beside those that count."""
+    def run(self, draw: Callable[[], int | None], jobs: int) -> None:
+        """So many lives at a time. A number is drawn when somebody is free to tell it."""
         def work() -> None:
             while True:
                 with self._lock:
                     if (number := draw()) is None:
                         return
                     self._running.add(number)
-                self._one(plan(number, self.seed, self.loader), suffix)
+                self._one(plan(number, self.seed, self.loader))
 
         with ThreadPoolExecutor(jobs, thread_name_prefix="life") as pool:
             for ended in [pool.submit(work) for _ in range(jobs)]:
                 ended.result()
 
-    def _one(self, life: Plan, suffix: str) -> None:
+    def _one(self, life: Plan) -> None:
         started = time.monotonic()
         try:
             cuts = self._tell(self.build, self.home, life)
@@ -134,17 +132,17 @@ class Campaign:
         with self._lock:
             self._running.discard(life.number)
             if cuts:
-                self._keep(f"{life.number:03d}{suffix}", cuts)
+                self._keep(life.number, cuts)
             else:
                 self.broken[life.number] = f"{life.name}: {said}"
             sys.stdout.write(f"{life.name} {life.task} {life.loader} {time.monotonic() - started:.0f} s: {said}\n")
             sys.stdout.flush()
             self.publish()
 
-    def _keep(self, name: str, cuts: list[Cut]) -> None:
-        new = self.lives / f"{name}.new"
+    def _keep(self, number: int, cuts: list[Cut]) -> None:
+        new = self.lives / f"{number:03d}.new"
         new.write_text(json.dumps([asdict(cut) for cut in cuts]))
-        new.replace(self.lives / name)
+        new.replace(self.lives / f"{number:03d}.json")
 
     def publish(self) -> str:
         return publish(self.cuts(), self.home, [why for _, why in sorted(self.broken.items())])
@@ -160,7 +158,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no life after that time")
     args = parser.parse_args()
-    campaign = Campaign(args.build.resolve(), args.seed, loader=args.loader)
+    home = str(args.seed) if args.only is None else f"{args.seed}-only-{args.only}"
+    campaign = Campaign(args.build.resolve(), args.seed, loader=args.loader, home=home)
     end, only = time.monotonic() + args.minutes * 60, iter(() if args.only is None else (args.only // PER_LIFE,))
 
     def draw() -> int | None:
@@ -168,7 +167,7 @@ def main() -> int:
             return next(only, None)
         return campaign.further(args.cuts) if time.monotonic() < end else None
 
-    campaign.run(draw, args.jobs, suffix=".json" if args.only is None else AGAIN)
+    campaign.run(draw, args.jobs)
     sys.stdout.write(campaign.publish())
     return 1 if campaign.broken or any(cut.outcome == "needs hands" for cut in campaign.cuts()) else 0
 

@@ -131,7 +131,8 @@ class DiskImage:
         """Where in the tables of a FAT32 the clusters of a file or a directory are, and what is there."""
         clusters = re.findall(r"<(\d+)(?:-(\d+))?>", run("mshowfat", "-i", self._fat(), f"::{name}"))
         assert clusters, f"{name} has no clusters"
-        start, found = self.partitions()[1].start, list[tuple[int, bytes]]()
+        start = self.partitions()[1].start
+        found: list[tuple[int, bytes]] = []
         with self.path.open("rb") as file:
             boot = os.pread(file.fileno(), 512, start)
             sector, _, reserved, copies = struct.unpack_from("<HBHB", boot, 11)

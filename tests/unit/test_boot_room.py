@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from k8r_agent.boot import sdfiles
-from k8r_agent.errors import Refused
+from k8r_agent.errors import BootError, Refused
 from k8r_agent.model.slots import Slot
 from tests.fakes.assets import in_memory, kernel_of
 from tests.fakes.bootfiles import CLUSTER
@@ -15,12 +17,11 @@ Firmware = SystemdBootFirmware | GrubFirmware
 FIRST, SECOND = (in_memory(kernel=bytes([n]) * 1_000_001, initrd=bytes([n]) * 1_000_001, cmdline="quiet",
                            release=str(n)) for n in (1, 2))
 LARGER = in_memory(kernel=bytes(2_100_000), initrd=bytes(2_000_001), cmdline="quiet", release="3")
-UNUSED = {Slot.IMAGE: "image/b", Slot.WORKING: "working/a"}
 both = pytest.mark.parametrize("kind", LOADERS)
 
 
 def used(kind: type[Firmware]) -> Firmware:
-    """Both slots boot; UNUSED is full, but nothing boots from there."""
+    """Both slots boot; each has a directory with assets from which nothing boots."""
     firmware = kind(assets=FIRST)
     backend = firmware.backend(Slot.IMAGE)
     for assets in (SECOND, FIRST):
@@ -28,6 +29,13 @@ def used(kind: type[Firmware]) -> Firmware:
         backend.install_assets(Slot.IMAGE, assets)
     backend.set_primary(Slot.WORKING)
     return firmware
+
+
+def unused(firmware: Firmware) -> Iterator[str]:
+    for slot in Slot:
+        letter = (firmware._env()[f"{slot}_dir"] if isinstance(firmware, GrubFirmware)
+                  else firmware._guards_directory(slot))
+        yield f"{slot}/{'b' if letter == 'a' else 'a'}"
 
 
 def leave(firmware: Firmware, free: int) -> None:
@@ -40,7 +48,7 @@ def test_what_fsck_salvaged_makes_room(kind: type[Firmware], slot: Slot) -> None
     firmware = used(kind)
     backend = firmware.backend(Slot.WORKING)
     with firmware.files.writable():
-        for where in UNUSED.values():
+        for where in unused(firmware):
             firmware.files.remove(where)
     leave(firmware, 0)
     with pytest.raises(Refused, match="do not fit"):
@@ -87,13 +95,33 @@ def test_a_full_partition_costs_a_working_slot_no_try() -> None:
     assert backend.assets(Slot.IMAGE) == FIRST
 
 
-def test_an_entry_without_content_does_not_win_over_one_that_boots() -> None:
-    """A cut while tries are refilled left both, and fsck.vfat emptied the new one."""
+@both
+@pytest.mark.parametrize("slot", Slot)
+def test_what_is_there_already_needs_no_room(kind: type[Firmware], slot: Slot) -> None:
+    firmware = used(kind)
+    with firmware.files.writable():
+        for where in unused(firmware):
+            firmware.files.remove(where)
+    leave(firmware, 0)
+    firmware.backend(Slot.WORKING).assert_room(slot, FIRST)
+
+
+@pytest.mark.parametrize("how", ["empty", "unreadable"])
+def test_an_entry_without_content_does_not_win_over_one_that_boots(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cut while tries are refilled left both, and fsck.vfat emptied the new one, or its sector is bad."""
     firmware = used(SystemdBootFirmware)
     name = next(path for path in firmware.files.live if "k8r-working" in path)
     for files in (firmware.files.live, firmware.files.medium):
         files[f"{sdfiles.ENTRIES}/k8r-working+1-2.conf"] = files.pop(name)
         files[f"{sdfiles.ENTRIES}/k8r-working+2-5.conf"] = b""
+    read = firmware.files.read
+
+    def torn(path: str) -> bytes | None:
+        if how == "unreadable" and path.endswith("+2-5.conf") and path in firmware.files.live:
+            raise BootError(f"cannot read {path}")
+        return read(path)
+
+    monkeypatch.setattr(firmware.files, "read", torn)
     backend = firmware.backend(Slot.WORKING)
     before = backend.assets(Slot.WORKING)
     backend.install_assets(Slot.WORKING, SECOND)
