@@ -116,7 +116,7 @@ class TestBadSector:
         status = told.statuses["refused"]
         assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
         assert "Input/output error" in told.texts["reinstall"] and "Traceback" not in told.texts["reinstall"]
-        assert "k8r-agent update" in told.texts["status"]
+        assert "the medium is failing: replace it" in told.texts["status"]
 
     def test_with_another_medium_all_is_well(self, told: Seen) -> None:
         assert told.statuses["updated"]["slots"]["image"]["release"] == 2
