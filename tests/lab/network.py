@@ -38,7 +38,7 @@ class Network:
 
     def __init__(self, workdir: Path) -> None:
         self.name = f"k8r-lab-{os.getpid()}-{next(_count)}"
-        self.workdir = workdir
+        self.workdir = workdir.resolve()  # dnsmasq works in another directory
         self._taps, self._nodes = itertools.count(), itertools.count()
         self._dhcp: subprocess.Popen[bytes] | None = None
 
