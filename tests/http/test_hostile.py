@@ -42,7 +42,7 @@ def test_a_letter_now_and_then_does_not_go_on_for_ever(web: Web, kind: str, raw:
 
 @pytest.mark.parametrize(("raw", "more"), [
     (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", b"X-Trailer: y\r\n" * 1000),
-    (OK, b"X-Name: y\r\n" * 1000)])
+    (OK, b"X-Name: y\r\n" * 1000)], ids=["trailers", "headers"])
 def test_a_fast_answer_without_end_does_not_go_on_for_ever(web: Web, raw: bytes, more: bytes) -> None:
     web.site.misbehave("letters", raw=raw, more=more, delay=0.0)
     started = time.monotonic()
