@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from tests.lab.site import RELEASES
 from tests.lab.stories import Stories, Story
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ORDER = ("test_dead.py", "test_life.py")
 BUILD = Path(os.environ.get("K8R_BUILD", ROOT / "build"))
 
 
@@ -32,10 +32,15 @@ def _story(item: pytest.Item) -> Story | None:
     return Story(mark.kwargs["tell"], tuple(sorted(options.items())))
 
 
-def _rank(item: pytest.Item) -> int:
-    """What needs a node with a past comes first, to make it, and last, when it is made: meanwhile lives are told that
-    need none, or one of two processors would wait."""
-    return ORDER.index(item.path.name) if item.path.name in ORDER else len(ORDER)
+def _in_turns(stories: Iterable[Story]) -> list[Story]:
+    """One of each boot loader after the other: two that need the same node with a past, which the first of them makes,
+    would leave one of two processors with nothing to do."""
+    told, turns = Counter[object](), list[tuple[int, Story]]()
+    for story in stories:
+        loader = dict(story.options).get("loader")
+        turns.append((told[loader], story))
+        told[loader] += 1
+    return [story for _, story in sorted(turns, key=lambda turn: turn[0])]
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +52,8 @@ def stories(request: pytest.FixtureRequest) -> Iterator[Stories]:
     shutil.rmtree(logs, ignore_errors=True)
     told = Stories(BUILD, workdir, logs, keep=bool(os.environ.get("K8R_LAB_KEEP")))
     try:
-        for item in sorted(request.session.items, key=_rank):
-            if story := _story(item):
-                told.begin(story)
+        for story in _in_turns(dict.fromkeys(filter(None, map(_story, request.session.items)))):
+            told.begin(story)
         yield told
     finally:
         told.stop()
