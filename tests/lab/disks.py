@@ -143,11 +143,15 @@ class DiskImage:
                     found.append((at, os.pread(file.fileno(), 4 * (int(last or first) - int(first) + 1), at)))
         return found
 
-    def fat_complaints(self, work: Path) -> str:
-        """What fsck.vfat says of the boot partition; "" when all is well."""
+    def fat_copy(self, to: Path) -> None:
+        """The boot partition alone, for a program that takes no offset."""
         span = self.partitions()[1]
         with self.path.open("rb") as file:
-            work.write_bytes(os.pread(file.fileno(), span.size, span.start))
+            to.write_bytes(os.pread(file.fileno(), span.size, span.start))
+
+    def fat_complaints(self, work: Path) -> str:
+        """What fsck.vfat says of the boot partition; "" when all is well."""
+        self.fat_copy(work)
         done = subprocess.run(["/usr/sbin/fsck.vfat", "-n", str(work)], capture_output=True, text=True)
         return done.stdout if done.returncode else ""
 
