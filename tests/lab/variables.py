@@ -12,15 +12,16 @@ operation. Results are kept as by reboots.py, in BUILD/record/variables.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import random
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tests.lab import flashops
 from tests.lab.accel import firmware, pflash
 from tests.lab.node import Node
 from tests.lab.past import BOOT, kept, wait_complete
@@ -29,26 +30,6 @@ from tests.lab.site import Lab
 from tests.lab.writelog import SECTOR, Replay, WriteLog
 
 LOADER = "systemd-boot"
-MANY = 10_000  # variables, of which no flash has room for so many
-# Runs in the guest: the product's own backend on the guest's own firmware.
-PRODUCT = """
-from k8r_agent.boot import sdfiles, systemd_boot
-from k8r_agent.config import load
-from k8r_agent.effects.efivars import LocalEfiVars
-from k8r_agent.errors import BootError
-from k8r_agent.model.slots import Slot
-from k8r_agent.world import real
-
-boot, variables = real(load()).boot, LocalEfiVars()
-"""
-FILL = f"""
-for written in range({MANY}):  # what these two do in the end, without reading the kernel first
-    try:
-        variables.write(systemd_boot.ONE_SHOT, sdfiles.pattern(Slot.IMAGE))
-    except BootError as full:
-        raise SystemExit(f"{{written}} variables were written, then: {{full}}")
-    variables.delete(systemd_boot.ONE_SHOT)
-"""
 
 
 @dataclass(frozen=True)
@@ -98,8 +79,8 @@ class Life:
         self._node.wait_ssh(timeout=BOOT)
         wait_complete(self._node)
         self._phase("arm", "working", "image", self._arm)
-        self._phase("disarm", "image", "working", lambda: self._guest("boot.disarm()"))
-        self._fill()
+        self._phase("disarm", "image", "working", lambda: self._guest("disarm"))
+        self._guest("fill", code=flashops.FULL)
         self._phase("tidy up", "working", "working", self._tidy)
         wait_complete(self._node)
         self._phase("arm again", "working", "image", self._arm)
@@ -119,17 +100,16 @@ class Life:
         """A programmed byte is logged as the sector around it; erased is more at once."""
         return sum(entry.length > SECTOR for entry in WriteLog(self._node.log).entries)
 
-    def _guest(self, operations: str) -> None:
-        self._node.ssh(f"python3 -c {shlex.quote(PRODUCT + operations)}")
+    def _guest(self, operation: str, *, code: int = 0) -> None:
+        done = self._node.try_ssh(f"/usr/bin/python3 - {operation}", stdin=inspect.getsource(flashops).encode(),
+                                  timeout=1800)
+        if done.err:
+            say(done.err.strip())
+        if done.code != code:
+            raise RuntimeError(f"{operation}: exit code {done.code}\n{done.err}")
 
     def _arm(self) -> None:
-        self._guest("boot.try_once(Slot.IMAGE)")
-
-    def _fill(self) -> None:
-        done = self._node.try_ssh(f"python3 -c {shlex.quote(PRODUCT + FILL)}", timeout=1800)
-        say(done.err.strip())
-        if done.code != 1:
-            raise RuntimeError("the flash was never full")
+        self._guest("arm")
 
     def _reboot(self) -> None:
         before = self._node.wait_ssh(timeout=BOOT)
