@@ -121,10 +121,10 @@ fi
 {_either("pick", grubfiles.KERNEL_SUM)}"""
 
 # systemd-boot ends, and the firmware then waits at its shell, when a kernel or initrd cannot be loaded; it looks at no
-# hashes, so a rotten kernel hangs without a word, and it counts no tries while the image slot is the primary. So the
-# guard looks before it, as GRUB does in its place, and boots a slot by itself where the primary is damaged, or where
-# systemd-boot is destroyed or gave up. The decision and the directories it reads from systemd-boot's own files
-# (boot/sdfiles.py).
+# hashes, so a rotten kernel hangs without a word, and it counts no tries of the image slot. So the guard looks before
+# it, as GRUB does in its place, and boots a slot by itself where something is damaged that systemd-boot could start,
+# or where that is destroyed or gave up. What is armed the guard cannot see: GRUB reads no EFI variables. The decision,
+# the tries left and the directories it reads from systemd-boot's own files (boot/sdfiles.py).
 GUARD_SCRIPT = f"""\
 {_START}
 set primary=working
@@ -133,20 +133,27 @@ set image_dir=a
 load_env --file "($root)/{sdfiles.ENTRIES}/k8r-image.conf" dir
 if [ -n "$dir" ]; then set image_dir="$dir"; fi
 set dir=
-for entry in "($root)/{sdfiles.ENTRIES}"/k8r-working*.conf; do load_env --file "$entry" dir; done
+set left=
+for entry in "($root)/{sdfiles.ENTRIES}"/k8r-working*.conf; do
+  load_env --file "$entry" dir
+  if regexp '\\+[1-9]' "$entry"; then set left=yes; fi
+done
 set working_dir=a
 if [ -n "$dir" ]; then set working_dir="$dir"; fi
 
 set sound=yes
-if [ "$primary" = image ]; then
-  {_hashsum("/image/$image_dir", SUMS)}; then true
-  else set sound=no
-  fi
-elif [ -f "/working/$working_dir/{grubfiles.KERNEL_SUM}" ]; then
+if [ -f "/working/$working_dir/{grubfiles.KERNEL_SUM}" ]; then
   {_hashsum("/working/$working_dir", grubfiles.KERNEL_SUM)}; then true
   else
     set sound=no
     set primary=image
+  fi
+fi
+set list={grubfiles.KERNEL_SUM}
+if [ "$primary" = image -o -z "$left" ]; then set list={SUMS}; fi
+if [ "$primary" = image -o -f "/image/$image_dir/$list" ]; then
+  {_hashsum("/image/$image_dir", "$list")}; then true
+  else set sound=no
   fi
 fi
 if [ "$sound" = yes ]; then

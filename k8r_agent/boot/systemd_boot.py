@@ -9,7 +9,7 @@ from k8r_agent.boot import assetfiles, bootable, sdfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
 from k8r_agent.boot.programs import LoaderPrograms
 from k8r_agent.boot.sdfiles import ENTRIES, LOADER_CONF, EntryName
-from k8r_agent.errors import BootError
+from k8r_agent.errors import BootError, Refused
 from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import BootFiles, EfiVars
@@ -217,9 +217,20 @@ class SystemdBoot:
             generation = 1 - sdfiles.generation(best, self._tries) if best else 0
             full = sdfiles.full(self._tries, generation)
             self._dirs.make_room(_ENTRY, *map(self._spare, Slot))
-            self._files.put(f"{ENTRIES}/{full}", data)
+            self._put(full, data, used=best)
         assert full is not None
         self._remove_others(full)
+
+    def _put(self, full: EntryName, data: bytes, *, used: EntryName | None) -> None:
+        """On a boot partition that its owner filled up a name can still be changed: the loader does so at each boot.
+        Tries that nobody refills would end in the image slot, and take the node out of its cluster."""
+        try:
+            self._files.put(f"{ENTRIES}/{full}", data)
+        except Refused as no_room:
+            if used is None:
+                raise
+            log.warning("%s; the used-up boot entry is renamed", no_room)
+            self._files.rename(f"{ENTRIES}/{used}", f"{ENTRIES}/{full}")
 
     def _remove_others(self, keep: EntryName) -> None:
         others = [name for name in self._entries() if name.slot is keep.slot and name != keep]

@@ -126,6 +126,19 @@ def test_a_cut_refill_never_strands_and_never_counts_for_ever(kind: type[Firmwar
         assert slots == sorted(slots, key=lambda slot: slot is Slot.IMAGE), "and not returned to"
 
 
+def test_a_cut_refill_on_a_full_partition_never_strands() -> None:
+    """The entry is renamed then: a cut may leave its old name, its new one, both or neither."""
+    firmware = node(SystemdBootFirmware, primary=Slot.WORKING, used=2)
+    firmware.files.size -= firmware.files.free()
+    states = cuts(firmware, Slot.WORKING, lambda b: b.refill_tries())
+    assert len({left.key() for left in states}) >= 4
+    for left in states:
+        slot, kernel = boots(left)[0]
+        assert kernel == kernel_of(OLD)
+        left.backend(slot).refill_tries()
+        assert boots(left) == ((Slot.WORKING, kernel_of(OLD)),) * 3 + ((Slot.IMAGE, kernel_of(OLD)),) * 2
+
+
 @pytest.mark.parametrize("kind", LOADERS)
 def test_reviving_a_dead_working_slot(kind: type[Firmware]) -> None:
     """Tries used up, image took over: new assets, then a try-boot, then confirmed; cut anywhere."""

@@ -76,8 +76,10 @@ class FakeBootFiles:
         assert self.depth, f"{path}: the partition is read-only"
         temporary = f"{path.rpartition('/')[0]}/{TEMPORARY}"
         self.point(f"boot:{path}:put-before")
+        if temporary in self.live:
+            self._change(temporary, None)
         fits = _clusters(data) <= self.free()
-        self._change(temporary, data[:len(data) // 2])
+        self._change(temporary, data[:min(len(data) // 2, self.free())])
         self.point(f"boot:{path}:put-half")
         if not fits:
             raise Refused(f"{path}: the boot partition is full")

@@ -96,19 +96,23 @@ class SystemdBootFirmware(_Machine):
         return Slot.IMAGE if pattern.startswith("k8r-image") else Slot.WORKING
 
     def choose(self) -> tuple[Slot, bytes]:
-        """The guard looks at the primary (of the working slot only at the kernel), then starts systemd-boot; where
-        that gives up (one try is used then), the guard boots what is sound."""
-        primary = self._guards_primary()
-        found = None
-        if primary is Slot.WORKING and not self.sound(Slot.WORKING, self._guards_directory(Slot.WORKING),
-                                                      "kernel.sha256"):
-            primary = Slot.IMAGE
-        elif primary is Slot.WORKING or self._guarded(Slot.IMAGE):
-            found = self._systemd_boot()
+        """The guard looks at both slots: of the working slot at the kernel, of the image slot at the initrd as well
+        where that boots by default. Then it starts systemd-boot; where that gives up (one try is used then), or where
+        something is damaged, it boots what is sound."""
+        primary, sound = self._guards_primary(), True
+        if not self.sound(Slot.WORKING, self._guards_directory(Slot.WORKING), "kernel.sha256"):
+            primary, sound = Slot.IMAGE, False
+        by_default = primary is Slot.IMAGE or not self._guards_tries()
+        sums = "sha256sums" if by_default else "kernel.sha256"
+        sound = self.sound(Slot.IMAGE, self._guards_directory(Slot.IMAGE), sums) and sound
+        found = self._systemd_boot() if sound else None
         found = found or self._guarded(primary) or self._guarded(primary.other)
         if found is None:
             _prompt("neither slot can be loaded")
         return found
+
+    def _guards_tries(self) -> bool:
+        return any(re.search(r"/k8r-working.*\+[1-9].*\.conf$", path) for path in self.files.medium)
 
     def _guards_primary(self) -> Slot:
         data = self.files.medium.get("loader/loader.conf", b"")

@@ -131,6 +131,12 @@ def hanging(name: str) -> Damage:
     return damage
 
 
+def missing(name: str) -> Damage:
+    def damage(files: Files) -> None:
+        del files[name]
+    return damage
+
+
 def slot_of(console: str) -> str:
     lines = re.findall(r"Command line: (.*)", console)
     assert lines, console[-2000:]
@@ -151,21 +157,55 @@ def test_a_damaged_image_slot_as_the_primary_leads_to_the_working_slot(machine: 
     assert slot_of(machine.boots(Slot.IMAGE, half(f"image/a/{name}"))) == "working"
 
 
+def used_up(files: Files, *, offered: bool = True) -> None:
+    """No try of the working slot is left."""
+    if ENV in files:
+        files[ENV] = render_decision(GrubDecision(primary=Slot.WORKING, working_dir="b", tries=0,
+                                                  image_offered=offered))
+        return
+    full, used = (f"{sdfiles.ENTRIES}/{name}" for name in (
+        sdfiles.full(3, 0), sdfiles.EntryName(slot=Slot.WORKING, left=0, done=3)))
+    files[used] = files.pop(full)
+    image = f"{sdfiles.ENTRIES}/k8r-image.conf"
+    files[image] = files[image] if offered else sdfiles.withdrawn(files[image])
+
+
 def test_a_half_written_image_slot_is_not_booted_for_want_of_tries(machine: Machine) -> None:
     def damage(files: Files) -> None:
-        if machine.loader == "grub":
-            decision = GrubDecision(primary=Slot.WORKING, working_dir="b", tries=0, image_offered=False)
-            files[ENV] = render_decision(decision)
-            return
-        full, used = (f"{sdfiles.ENTRIES}/{name}" for name in (
-            sdfiles.full(3, 0), sdfiles.EntryName(slot=Slot.WORKING, left=0, done=3)))
-        files[used] = files.pop(full)
-        image = f"{sdfiles.ENTRIES}/k8r-image.conf"
-        files[image] = sdfiles.withdrawn(files[image])
+        used_up(files, offered=False)
     assert slot_of(machine.boots(Slot.WORKING, damage)) == "working"
 
 
-@pytest.mark.parametrize("how", [half, hanging])
+def test_without_tries_the_image_slot_boots(machine: Machine) -> None:
+    assert slot_of(machine.boots(Slot.WORKING, used_up)) == "image"
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize(("how", "name"), [(hanging, "vmlinuz"), (half, "initrd.img")])
+def test_a_damaged_image_slot_is_not_booted_for_want_of_tries(machine: Machine, how: Callable[[str], Damage],
+                                                              name: str) -> None:
+    """The kernel would hang, the initrd end in one panic after the other."""
+    def damage(files: Files) -> None:
+        used_up(files)
+        how(f"image/a/{name}")(files)
+    assert slot_of(machine.boots(Slot.WORKING, damage)) == "working"
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("how", [hanging, missing])
+def test_a_damaged_image_kernel_is_not_booted_because_it_was_armed(machine: Machine,
+                                                                   how: Callable[[str], Damage]) -> None:
+    """Of systemd-boot, where nothing here sets firmware variables: the guard does not even let it begin."""
+    def damage(files: Files) -> None:
+        if machine.loader == "grub":
+            files[ENV] = render_decision(GrubDecision(primary=Slot.WORKING, working_dir="b", once=Slot.IMAGE))
+        how("image/a/vmlinuz")(files)
+    console = machine.boots(Slot.WORKING, damage)
+    assert slot_of(console) == "working" and "k8r: working/b" in console
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("how", [half, hanging, missing])
 def test_a_damaged_working_kernel_leads_to_the_image_slot(machine: Machine, how: Callable[[str], Damage]) -> None:
     assert slot_of(machine.boots(Slot.WORKING, how("working/b/vmlinuz"))) == "image"
 

@@ -237,6 +237,41 @@ def test_a_damaged_image_slot_as_the_primary_does_not_boot_for_ever(kind: type[F
         firmware.choose()
 
 
+def rot(firmware: Firmware, slot: Slot, name: str) -> None:
+    """In place: as long as before, and headers that a loader looks at are sound."""
+    path = f"{active(firmware, slot)}/{name}"
+    firmware.files.medium[path] = firmware.files.medium[path][:-1] + b"?"
+
+
+@both
+def test_a_rotten_image_kernel_is_not_started_for_want_of_tries_or_because_it_was_armed(kind: type[Firmware]) -> None:
+    """It would hang before any watchdog runs."""
+    firmware = settled(kind)
+    firmware.backend(Slot.WORKING).try_once(Slot.IMAGE)
+    rot(firmware, Slot.IMAGE, "vmlinuz")
+    assert [firmware.choose() for _ in range(6)] == [(Slot.WORKING, kernel_of(OLD))] * 6
+    firmware = settled(kind)
+    assert [firmware.choose()[0] for _ in range(4)] == [Slot.WORKING] * 3 + [Slot.IMAGE]
+    rot(firmware, Slot.IMAGE, "vmlinuz")
+    assert [firmware.choose() for _ in range(6)] == [(Slot.WORKING, kernel_of(OLD))] * 6
+
+
+@both
+def test_a_rotten_image_initrd_does_not_panic_for_ever_for_want_of_tries(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    rot(firmware, Slot.IMAGE, "initrd.img")
+    assert [firmware.choose() for _ in range(6)] == [(Slot.WORKING, kernel_of(OLD))] * 6
+
+
+@both
+def test_a_rotten_working_kernel_that_was_armed_is_not_started(kind: type[Firmware]) -> None:
+    firmware = settled(kind)
+    firmware.backend(Slot.IMAGE).set_primary(Slot.IMAGE)
+    firmware.backend(Slot.IMAGE).try_once(Slot.WORKING)
+    rot(firmware, Slot.WORKING, "vmlinuz")
+    assert [firmware.choose()[0] for _ in range(3)] == [Slot.IMAGE] * 3
+
+
 def test_an_override_in_the_firmware_is_seen_and_removed() -> None:
     firmware = settled(SystemdBootFirmware)
     backend = firmware.backend(Slot.WORKING)

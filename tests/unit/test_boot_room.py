@@ -42,6 +42,15 @@ def leave(firmware: Firmware, free: int) -> None:
     firmware.files.size -= firmware.files.free() - free
 
 
+def fresh_and_full() -> SystemdBootFirmware:
+    firmware = SystemdBootFirmware(assets=FIRST)
+    backend = firmware.backend(Slot.IMAGE)
+    backend.install_assets(Slot.WORKING, FIRST)
+    backend.set_primary(Slot.WORKING)
+    leave(firmware, 0)
+    return firmware
+
+
 @both
 @pytest.mark.parametrize("slot", Slot)
 def test_what_fsck_salvaged_makes_room(kind: type[Firmware], slot: Slot) -> None:
@@ -93,6 +102,15 @@ def test_a_full_partition_costs_a_working_slot_no_try() -> None:
     assert backend.state().tries_left == 3
     assert firmware.choose() == (Slot.WORKING, kernel_of(FIRST))
     assert backend.assets(Slot.IMAGE) == FIRST
+
+
+def test_a_partition_that_its_owner_filled_costs_a_working_slot_no_try_either() -> None:
+    """Nothing on it is unused, as on a node that was never updated: the entry is renamed, as by the loader."""
+    firmware = fresh_and_full()
+    for _ in range(6):
+        assert firmware.choose() == (Slot.WORKING, kernel_of(FIRST))
+        firmware.backend(Slot.WORKING).refill_tries()
+        assert firmware.backend(Slot.WORKING).state().tries_left == 3
 
 
 @both
