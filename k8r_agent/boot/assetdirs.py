@@ -51,14 +51,19 @@ class AssetDirectories:
                 self._files.put(path, data)
         return letter
 
-    def assert_room(self, slot: Slot, active: str | None, assets: BootAssets, *, spare: str = "") -> None:
-        """Raises Refused where write_beside() would, unless the active directory has them already. Changes nothing."""
-        letter = _beside(active)
-        room = self._files.free() + sum(size for where in (assetfiles.directory(slot, letter), *self._unused(spare))
-                                        for size in self._files.sizes(where))
-        needed = _needed(assets, small_files(slot, letter, assets))
-        if room < needed and not (active and self.read(slot, active) == assets):
+    def assert_room(self, assets: BootAssets, active: Mapping[Slot, str | None], *, spare: str = "") -> None:
+        """Raises Refused where write_beside() into these slots, one after the other, would; a slot whose active
+        directory has them already needs none. Changes nothing. `spare` as for the first of them."""
+        unused = {*self._unused(spare), *(assetfiles.directory(slot, _beside(active[slot])) for slot in active)}
+        room = self._files.free() + sum(map(self._size, unused))
+        for slot, letter in active.items():
+            if letter and self.read(slot, letter) == assets:
+                continue
+            needed = _needed(assets, small_files(slot, _beside(letter), assets))
             _assert_fits(slot, needed, room)
+            room -= needed
+            if letter:  # from then on in use by nobody
+                room += self._size(assetfiles.directory(slot, letter))
 
     def make_room(self, needed: int, *spare: str) -> None:
         """Removes what is in use by nobody until `needed` bytes are free, or nothing of it is left."""
@@ -66,6 +71,9 @@ class AssetDirectories:
             if self._files.free() >= needed:
                 break
             self._files.remove(where)
+
+    def _size(self, where: str) -> int:
+        return sum(self._files.sizes(where))
 
     def _unused(self, *spare: str) -> Iterator[str]:
         yield from (name for name in self._files.names("") if _SALVAGED.fullmatch(name))

@@ -53,8 +53,9 @@ class Grub:
             else:
                 self._change(working_dir=letter)
 
-    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
-        self._dirs.assert_room(slot, self._decision().letter(slot), assets, spare=self._spare(slot))
+    def assert_room(self, assets: BootAssets, *slots: Slot) -> None:
+        decision = self._decision()
+        self._dirs.assert_room(assets, {slot: decision.letter(slot) for slot in slots}, spare=self._spare(slots[0]))
 
     def offer_image(self, offered: bool) -> None:
         self._change(image_offered=offered)

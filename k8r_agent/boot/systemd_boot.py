@@ -76,8 +76,8 @@ class SystemdBoot:
                 entry = EntryName(slot=slot) if slot is Slot.IMAGE else sdfiles.full(self._tries, 0)
             self._write(f"{ENTRIES}/{entry}", sdfiles.render_entry(slot, letter, assets.cmdline, gpt=gpt))
 
-    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
-        self._dirs.assert_room(slot, self._letter(slot), assets, spare=self._spare(slot))
+    def assert_room(self, assets: BootAssets, *slots: Slot) -> None:
+        self._dirs.assert_room(assets, {slot: self._letter(slot) for slot in slots}, spare=self._spare(slots[0]))
 
     def offer_image(self, offered: bool) -> None:
         if self._offers_otherwise(offered) is None:

@@ -30,8 +30,9 @@ class BootBackend(Protocol):
         """Write beside the present ones, read back, then switch by one sector. Raises Refused when the boot
         partition is too small, before anything is written."""
 
-    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
-        """Raises Refused where install_assets() would for want of room. Changes nothing."""
+    def assert_room(self, assets: BootAssets, *slots: Slot) -> None:
+        """Raises Refused where install_assets() into these slots, one after the other, would for want of room. Changes
+        nothing."""
 
     def offer_image(self, offered: bool) -> None:
         """Whether the loader may boot the image slot at all. One sector. While that slot is rewritten it is not

@@ -158,8 +158,7 @@ def _remember(world: World, bundle: Bundle, written: tuple[Slot, ...]) -> None:
     partition that has no room for them beside the present ones."""
     bundle.raw_index()
     assets = bundle.boot_assets()
-    for slot in written:
-        world.boot.assert_room(slot, assets)
+    world.boot.assert_room(assets, *written)
     boot = assets_digest(assets)
     image = bundle.manifest.artifact("image")
     world.remember("source", bundle.source)

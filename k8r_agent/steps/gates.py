@@ -111,7 +111,7 @@ def _boot(world: World) -> None:
             raise Refused("the node cannot be reinstalled", why=f"the {slot} slot's kernel or initrd is missing or "
                           "damaged", hint=f"run `k8r-agent slot install-assets {slot}`")
         if slot is Slot.IMAGE:  # the new working slot boots the same
-            world.boot.assert_room(Slot.WORKING, assets)
+            world.boot.assert_room(assets, Slot.WORKING)
 
 
 def _partition(world: World, number: int) -> Partition | None:

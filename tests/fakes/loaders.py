@@ -107,7 +107,7 @@ class PlainBackend:
     def problems(self) -> tuple[str, ...]:
         return ()
 
-    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
+    def assert_room(self, assets: BootAssets, *slots: Slot) -> None:
         pass
 
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:

@@ -119,7 +119,7 @@ class SimpleBoot:
     def offer_image(self, offered: bool) -> None:
         self.now = replace(self.now, image_offered=offered)
 
-    def assert_room(self, slot: Slot, assets: BootAssets) -> None:
+    def assert_room(self, assets: BootAssets, *slots: Slot) -> None:
         pass
 
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:

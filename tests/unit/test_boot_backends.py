@@ -390,11 +390,11 @@ def test_what_is_not_in_use_makes_room(kind: type[Firmware]) -> None:
     backend.set_primary(Slot.WORKING)
     backend.install_assets(Slot.IMAGE, second)
     firmware.files.size -= firmware.files.free() - 500_000  # image/a is in use by nobody, and as large as a new one
-    backend.assert_room(Slot.WORKING, second)
+    backend.assert_room(second, Slot.WORKING)
     firmware.files.size -= 500_000
     before = dict(firmware.files.live)
     with pytest.raises(Refused, match="do not fit"):
-        backend.assert_room(Slot.WORKING, second)
+        backend.assert_room(second, Slot.WORKING)
     assert firmware.files.live == before
     firmware.files.size += 500_000
     backend.install_assets(Slot.WORKING, second)
