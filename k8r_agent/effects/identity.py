@@ -23,7 +23,7 @@ from pathlib import Path
 from k8r_agent.config.settings import Settings
 from k8r_agent.effects import accounts
 from k8r_agent.effects.commands import commands
-from k8r_agent.effects.placing import place, read, read_within
+from k8r_agent.effects.placing import place, read, read_within, taken_out
 from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import K8rError, StateError
 from k8r_agent.ports.commands import Commands
@@ -61,19 +61,15 @@ class NodeIdentity:
         if self._foreign():
             return
         found = self._collect()
-        for name, path in (("machine-id", "etc/machine-id"), ("users.json", "etc/passwd")):
-            if self._kept(name) is not None and (name not in found or read(self._root / path) is None):
-                raise StateError(f"/{path} of this system cannot be read", why="the identity is not captured from it: "
-                                 "what is kept stays as it is", hint=f"restore /{path}")
+        self._assert_whole(found)
         if not self._image_slot() and self._kept("users.json") is None:
             self._stamp()
         for name, (data, mode) in found.items():
             if self._files.read(f"identity/{name}") != data:
                 self._files.write(f"identity/{name}", data)
             self._chmod(name, mode)
-        for name in self._names():
-            if name not in found and not self._bound(name):
-                self._files.remove(f"identity/{name}")
+        for name in self._forgotten(found):
+            self._files.remove(f"identity/{name}")
 
     def captured(self) -> bool:
         """In the working slot: what is kept is what the system has now."""
@@ -81,8 +77,7 @@ class NodeIdentity:
         if foreign or self._image_slot():
             return foreign
         found = self._collect()
-        kept = {name for name in self._names() if not self._bound(name)}
-        return bool(found) and kept == set(found) and all(
+        return bool(found) and not self._forgotten(found) and all(
             self._files.read(f"identity/{name}") == data for name, (data, _) in found.items())
 
     def _foreign(self) -> bool:
@@ -90,6 +85,41 @@ class NodeIdentity:
         if self._image_slot():
             return self._kept("machine-id") is not None
         return self._kept("users.json") is not None and not (self._root / STAMP).exists()
+
+    def _assert_whole(self, found: dict[str, tuple[bytes, int]]) -> None:
+        """A file that a power cut or a slip of the hand emptied is no reason to forget what it said."""
+        lost = ""
+        if self._kept("machine-id") is not None and "machine-id" not in found:
+            lost = "machine-id"
+        elif self._kept("users.json") is not None:
+            lost = accounts.rootless(self._accounts())
+        if lost:
+            raise StateError(f"/etc/{lost} of this system is empty, damaged or gone",
+                             why="the identity is not captured from this system: what is kept stays as it is",
+                             hint=f"restore /etc/{lost}" + (f" (is /etc/{lost}- whole?)" if lost in _ACCOUNTS else ""))
+
+    def _forgotten(self, found: dict[str, tuple[bytes, int]]) -> tuple[str, ...]:
+        """Kept, and taken out of the system since. What is not there for another reason is not forgotten: a home that
+        is not mounted, a directory that is gone as a whole, the last host key and the host name (the next boot puts
+        them back), what only a later agent knows."""
+        homes = dict(self._homes(accounts.pick(self._accounts())))
+        forgotten = []
+        for name in (name for name in self._names() if name not in found):
+            kind, _, leaf = name.partition("/")
+            gone = False
+            if kind == "authorized_keys":
+                gone = leaf not in homes or taken_out(homes[leaf], homes[leaf] / ".ssh/authorized_keys")
+            elif kind == "ssh":
+                gone = any(other.startswith("ssh/") for other in found)
+            elif kind == "network":
+                kind, _, leaf = leaf.partition("/")
+                top = self._root / NETWORK.get(kind, "")
+                gone = kind in NETWORK and taken_out(top, top / leaf)
+            elif kind == "etc-k8r":
+                gone = not self._bound(name)
+            if gone:
+                forgotten.append(name)
+        return tuple(forgotten)
 
     def _stamp(self) -> None:
         place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")

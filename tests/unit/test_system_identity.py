@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,13 +335,92 @@ def test_a_fresh_slot_that_was_not_given_its_identity_overwrites_nothing(tmp_pat
     assert {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()} == kept
 
 
-@pytest.mark.parametrize("gone", ["etc/machine-id", "etc/passwd"])
-def test_a_system_that_lost_its_identity_does_not_take_the_kept_one_along(tmp_path: Path, gone: str) -> None:
-    node = Node(tmp_path, "old")
-    node.write("etc/machine-id", MACHINE_ID + "\n")
-    node.identity.capture()
-    kept = {path: path.read_bytes() for path in node.state.rglob("*") if path.is_file()}
-    (node.root / gone).unlink()
-    with pytest.raises(StateError, match=gone):
-        node.identity.capture()
-    assert {path: path.read_bytes() for path in node.state.rglob("*") if path.is_file()} == kept
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("gone", ["etc/machine-id", "etc/passwd", "etc/shadow", "etc/group"])
+def test_a_system_that_lost_its_identity_does_not_take_the_kept_one_along(old: Node, gone: str, emptied: bool) -> None:
+    old.identity.capture()
+    kept = {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()}
+    if emptied:
+        old.write(gone, "")
+    else:
+        (old.root / gone).unlink()
+    with pytest.raises(StateError, match=gone) as failure:
+        old.identity.capture()
+    assert failure.value.hint.startswith(f"restore /{gone}")
+    assert {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()} == kept
+
+
+def aside(node: Node, name: str) -> Callable[[], None]:
+    """Take away what is there, as an unmount does, and leave the empty directory; returns its undoing."""
+    here, there = node.root / name, node.root / (name.replace("/", "_") + ".aside")
+    here.rename(there)
+    here.mkdir()
+
+    def back() -> None:
+        here.rmdir()
+        there.rename(here)
+    return back
+
+
+@pytest.mark.parametrize("missing", ["home", "home/alice", "etc/ssh"])
+def test_what_is_not_mounted_is_not_forgotten(old: Node, missing: str) -> None:
+    """At a shutdown the capture comes almost last, and a nofail or NFS mount is gone by then."""
+    old.identity.capture()
+    kept = {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()}
+    back = aside(old, missing)
+    old.write("etc/hostname", "renamed\n")
+    assert not old.identity.captured()
+    old.identity.capture()
+    assert old.identity.captured(), "a reinstall is not held up"
+    kept[old.state / "identity/hostname"] = b"renamed\n"
+    assert {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()} == kept
+    back()
+    old.write("home/alice/.ssh/authorized_keys", "ssh-rsa newer\n")
+    old.identity.capture()
+    assert (old.state / "identity/authorized_keys/alice").read_text() == "ssh-rsa newer\n"
+
+
+@pytest.mark.parametrize("missing", ["etc/netplan", "home/alice/.ssh", "etc/hostname"])
+def test_what_is_gone_as_a_whole_is_not_forgotten(old: Node, missing: str) -> None:
+    old.identity.capture()
+    kept = {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()}
+    (old.root / missing).rename(old.root / "aside")
+    old.identity.capture()
+    assert old.identity.captured()
+    assert {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()} == kept
+
+
+def test_what_the_owner_takes_out_is_forgotten(old: Node) -> None:
+    old.write("etc/ssh/ssh_host_rsa_key", "retired", 0o600)
+    old.identity.capture()
+    keys = old.state / "identity/authorized_keys"
+    (old.root / "home/alice/.ssh/authorized_keys").write_text("")
+    (old.root / "root/.ssh/authorized_keys").unlink()
+    (old.root / "etc/ssh/ssh_host_rsa_key").unlink()
+    (old.root / "etc/netplan/60-own.yaml").unlink()
+    assert not old.identity.captured()
+    old.identity.capture()
+    assert (keys / "alice").read_bytes() == b"" and not (keys / "root").exists() and old.identity.captured()
+    assert not (old.state / "identity/ssh/ssh_host_rsa_key").exists()
+    assert (old.state / "identity/ssh/ssh_host_ed25519_key").exists()
+    assert not (old.state / "identity/network/netplan/60-own.yaml").exists()
+    (old.root / "home/alice/.ssh/authorized_keys").unlink()
+    (old.root / "home/alice/.ssh/authorized_keys").symlink_to("/elsewhere")
+    old.identity.capture()
+    assert not (keys / "alice").exists()
+
+
+def test_keys_of_a_user_who_is_gone_are_forgotten(old: Node) -> None:
+    old.identity.capture()
+    old.write("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
+    aside(old, "home")
+    old.identity.capture()
+    assert not (old.state / "identity/authorized_keys/alice").exists()
+
+
+def test_what_a_later_agent_keeps_is_not_forgotten(old: Node) -> None:
+    old.identity.capture()
+    for name in ("identity/network/future/x", "identity/future"):
+        old.files.write(name, b"x")
+    old.identity.capture()
+    assert old.files.read("identity/network/future/x") == old.files.read("identity/future") == b"x"
