@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from k8r_agent.config.settings import AccessSettings, NetworkSettings, NodeSettings, Settings
-from k8r_agent.effects.identity import STAMP, NodeIdentity
+from k8r_agent.effects.identity import BOOT_ID, STAMP, NodeIdentity
 from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import StateError
 from k8r_agent.ports.commands import Result
@@ -192,6 +193,42 @@ def test_bound_settings_are_left_alone(old: Node) -> None:
     (kept / "large").write_bytes(bytes(3 << 20))
     old.identity.capture()
     assert (kept / "large").exists() and (kept / "conf.d/10-own.toml").exists() and old.identity.captured()
+
+
+def test_settings_are_the_slots_own_in_the_boot_in_which_they_are_first_kept(old: Node) -> None:
+    """Nothing is bound before the next boot, and what the owner changes until then must be there afterwards."""
+    old.write(BOOT_ID, "first\n")
+    old.identity.capture()
+    old.write("etc/k8r/agent.toml", "# changed\n")
+    (old.root / "etc/k8r/conf.d/10-own.toml").unlink()
+    assert not old.identity.captured()
+    old.identity.capture()
+    assert old.identity.captured()
+    assert old.files.read("identity/etc-k8r/agent.toml") == b"# changed\n"
+    assert old.files.read("identity/etc-k8r/conf.d/10-own.toml") is None
+
+
+@pytest.mark.parametrize("kept_by", ["this agent", "an agent that did not say in which boot"])
+def test_settings_that_are_not_bound_leave_the_kept_ones_alone(old: Node, caplog: pytest.LogCaptureFixture,
+                                                               kept_by: str) -> None:
+    """The state partition was mounted after the boot, or somebody unmounted /etc/k8r: there stands the image's."""
+    old.write(BOOT_ID, "first\n")
+    old.write("etc/k8r/agent.toml", "# the owner's\n")
+    old.identity.capture()
+    if kept_by != "this agent":
+        old.files.remove("identity/etc-k8r.boot")
+    old.write(BOOT_ID, "second\n")
+    old.write("etc/k8r/agent.toml", "# as shipped\n")
+    old.write("etc/k8r/shipped.toml", "# new\n")
+    shutil.rmtree(old.root / "etc/k8r/hooks")
+    old.write("etc/hostname", "renamed\n")
+    caplog.clear()
+    old.identity.capture()
+    assert "reboot" in caplog.text and old.identity.captured()
+    assert old.files.read("identity/hostname") == b"renamed\n"
+    assert old.files.read("identity/etc-k8r/agent.toml") == b"# the owner's\n"
+    assert old.files.read("identity/etc-k8r/hooks/update/before-x/10-own") == b"#!/bin/sh\n"
+    assert old.files.names("identity/etc-k8r") == ("agent.toml", "conf.d", "hooks")
 
 
 def test_without_state_the_way_in_is_k8r_toml(tmp_path: Path) -> None:
