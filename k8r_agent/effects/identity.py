@@ -122,7 +122,9 @@ class NodeIdentity:
                 yield name
 
     def _stamp(self) -> None:
-        place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")
+        """Not by what is kept in memory: a fresh slot that never saw the kept identity would be its original then."""
+        if self._files.persistent():
+            place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")
 
     def _collect(self) -> dict[str, tuple[bytes, int]]:
         found: dict[str, tuple[bytes, int]] = {}

@@ -231,6 +231,22 @@ def test_settings_that_are_not_bound_leave_the_kept_ones_alone(old: Node, caplog
     assert old.files.names("identity/etc-k8r") == ("agent.toml", "conf.d", "hooks")
 
 
+def test_what_is_kept_in_memory_makes_no_slot_the_original(old: Node, tmp_path: Path) -> None:
+    """A fresh slot whose first boot found no state partition, and the boot after it."""
+    old.identity.capture()
+    fresh = Node(tmp_path, "fresh")
+    fresh.facts("working")
+    fresh.write("etc/machine-id", MACHINE_ID + "\n")
+    memory = StateDirectory(tmp_path / "none", volatile=tmp_path / "memory", mounted=lambda path: False)
+    without = NodeIdentity(files=memory, commands=fresh.keygen, root=fresh.root, set_hostname=lambda name: None)
+    for act in (without.apply, without.capture, without.apply):
+        act()
+        assert not (fresh.root / STAMP).exists()
+    fresh.identity.apply()
+    fresh.identity.capture()
+    assert "alice" in fresh.text("etc/passwd") and (old.state / "identity/authorized_keys/alice").exists()
+
+
 def test_without_state_the_way_in_is_k8r_toml(tmp_path: Path) -> None:
     settings = Settings(
         node=NodeSettings(hostname="named"), access=AccessSettings(user="ops", authorized_keys=(KEY, "ssh-rsa two ")),
