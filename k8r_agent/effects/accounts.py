@@ -102,6 +102,18 @@ def pick(files: Files) -> Accounts:
                     root_hash=shadow.get("root", [""])[0])
 
 
+def rootless(files: Files) -> str:
+    """The first file that does not name root, and so was emptied or is gone; "" when there is none."""
+    names = [row[0] for row in _rows(files.passwd, _PASSWD) if len(row) > 1 and _number(row[2]) == 0]
+    if not names:
+        return "passwd"
+    if not any(row[0] in names for row in _rows(files.shadow, _SHADOW) if len(row) > 1):
+        return "shadow"
+    if not any(_number(row[2]) == 0 for row in _rows(files.group, _GROUP) if len(row) > 1):
+        return "group"
+    return ""
+
+
 class _Merge:
     def __init__(self, files: Files) -> None:
         self.passwd, self.shadow = _rows(files.passwd, _PASSWD), _rows(files.shadow, _SHADOW)

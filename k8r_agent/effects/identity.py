@@ -6,6 +6,9 @@ it. So k8r-identity.path captures within seconds of a change, and so do every sh
 is replaced as a whole. The exception is /etc/k8r, which the initramfs binds: the agent's own settings must be the
 same in both slots while they change.
 
+From the boot on after that in which it was first kept, the copy of /etc/k8r is the original. Where it is not bound all
+the same (no state partition at boot, and mounted since), what stands there is the slot's own, which nobody asked for.
+
 A working slot that was once given the identity (STAMP) is then the truth, and the state partition its copy: a user
 deleted just before a power cut does not come back. What k8r.toml says is applied at every boot, into /run.
 """
@@ -23,7 +26,7 @@ from pathlib import Path
 from k8r_agent.config.settings import Settings
 from k8r_agent.effects import accounts
 from k8r_agent.effects.commands import commands
-from k8r_agent.effects.placing import place, read, read_within
+from k8r_agent.effects.placing import place, read, read_within, taken_out
 from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import K8rError, StateError
 from k8r_agent.ports.commands import Commands
@@ -31,6 +34,7 @@ from k8r_agent.ports.statefiles import StateFiles
 
 log = logging.getLogger("k8r-agent")
 
+BOOT_ID = "proc/sys/kernel/random/boot_id"
 STAMP = "etc/k8r-identity.applied"  # on the slot's own file system, so a fresh copy of the image has none
 NETWORK = {
     "systemd": "etc/systemd/network", "netplan": "etc/netplan",
@@ -61,19 +65,17 @@ class NodeIdentity:
         if self._foreign():
             return
         found = self._collect()
-        for name, path in (("machine-id", "etc/machine-id"), ("users.json", "etc/passwd")):
-            if self._kept(name) is not None and (name not in found or read(self._root / path) is None):
-                raise StateError(f"/{path} of this system cannot be read", why="the identity is not captured from it: "
-                                 "what is kept stays as it is", hint=f"restore /{path}")
+        self._assert_whole(found)
         if not self._image_slot() and self._kept("users.json") is None:
             self._stamp()
         for name, (data, mode) in found.items():
             if self._files.read(f"identity/{name}") != data:
                 self._files.write(f"identity/{name}", data)
             self._chmod(name, mode)
-        for name in self._names():
-            if name not in found and not self._bound(name):
-                self._files.remove(f"identity/{name}")
+        for name in self._forgotten(found):
+            self._files.remove(f"identity/{name}")
+        if not self._bound() and not self._own_settings():
+            log.warning("/etc/k8r is not the kept one, and no change there is kept: reboot to have the kept one back")
 
     def captured(self) -> bool:
         """In the working slot: what is kept is what the system has now."""
@@ -81,8 +83,7 @@ class NodeIdentity:
         if foreign or self._image_slot():
             return foreign
         found = self._collect()
-        kept = {name for name in self._names() if not self._bound(name)}
-        return bool(found) and kept == set(found) and all(
+        return bool(found) and not any(self._forgotten(found)) and all(
             self._files.read(f"identity/{name}") == data for name, (data, _) in found.items())
 
     def _foreign(self) -> bool:
@@ -91,8 +92,39 @@ class NodeIdentity:
             return self._kept("machine-id") is not None
         return self._kept("users.json") is not None and not (self._root / STAMP).exists()
 
+    def _assert_whole(self, found: dict[str, tuple[bytes, int]]) -> None:
+        """A file that a power cut or a slip of the hand emptied is no reason to forget what it said."""
+        lost = ""
+        if self._kept("machine-id") is not None and "machine-id" not in found:
+            lost = "machine-id"
+        elif self._kept("users.json") is not None:
+            lost = accounts.rootless(self._accounts())
+        if lost:
+            raise StateError(f"/etc/{lost} of this system is empty, damaged or gone",
+                             why="the identity is not captured from this system: what is kept stays as it is",
+                             hint=f"restore /etc/{lost}" + (f" (is /etc/{lost}- whole?)" if lost in _ACCOUNTS else ""))
+
+    def _forgotten(self, found: dict[str, tuple[bytes, int]]) -> Iterator[str]:
+        """Kept, and taken out of the system since. What is not there for another reason is not forgotten: a home that
+        is not mounted, a directory that is gone as a whole, the last host key and the host name (the next boot puts
+        them back), what only a later agent knows."""
+        homes = dict(self._homes(accounts.pick(self._accounts())))
+        other_keys, own_settings = any(name.startswith("ssh/") for name in found), self._own_settings()
+        for name in (name for name in self._names() if name not in found):
+            kind, _, leaf = name.partition("/")
+            gone = (kind == "ssh" and other_keys) or (kind == "etc-k8r" and own_settings)
+            if kind == "authorized_keys":
+                gone = leaf not in homes or taken_out(homes[leaf], homes[leaf] / ".ssh/authorized_keys")
+            elif kind == "network" and leaf.split("/")[0] in NETWORK:
+                which, _, leaf = leaf.partition("/")
+                gone = taken_out(self._root / NETWORK[which], self._root / NETWORK[which] / leaf)
+            if gone:
+                yield name
+
     def _stamp(self) -> None:
-        place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")
+        """Not by what is kept in memory: a fresh slot that never saw the kept identity would be its original then."""
+        if self._files.persistent():
+            place(self._root / STAMP, b"The node's identity was put into this system, which is the original now.\n")
 
     def _collect(self) -> dict[str, tuple[bytes, int]]:
         found: dict[str, tuple[bytes, int]] = {}
@@ -111,15 +143,25 @@ class NodeIdentity:
             for path in sorted((self._root / directory).glob("*")):
                 self._take(found, f"network/{kind}/{path.name}", path)
         top = self._root / "etc/k8r"
-        for directory, _, leaves in os.walk(top):
-            for leaf in leaves if not self._bound("etc-k8r/") else ():
+        boot_id = read(self._root / BOOT_ID)
+        for directory, _, leaves in os.walk(top) if self._own_settings() else ():
+            for leaf in leaves:
                 path = Path(directory, leaf)
+                if boot_id is not None:
+                    found["etc-k8r.boot"] = (boot_id, 0o600)
                 self._take(found, f"etc-k8r/{path.relative_to(top)}", path)
         return found
 
-    def _bound(self, name: str) -> bool:
+    def _own_settings(self) -> bool:
+        """Is /etc/k8r the slot's own, and the original? Until it is first kept, and for the rest of that boot."""
+        if self._bound():
+            return False
+        boot_id = read(self._root / BOOT_ID)
+        return not self._names("etc-k8r") or (boot_id is not None and self._kept("etc-k8r.boot") == boot_id)
+
+    def _bound(self) -> bool:
         """/etc/k8r is its copy already, bound by the initramfs: nothing to copy, and above all nothing to remove."""
-        if self._store is None or not name.startswith("etc-k8r/"):
+        if self._store is None:
             return False
         try:
             return os.path.samefile(self._root / "etc/k8r", self._store() / "identity/etc-k8r")

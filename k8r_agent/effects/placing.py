@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)  # nothing there; a link; a socket
@@ -19,29 +20,55 @@ def read(path: Path) -> bytes | None:
         return None
 
 
+@contextlib.contextmanager
+def _directory(top: Path, parts: Sequence[str]) -> Iterator[int]:
+    """A descriptor of the directory `parts` below `top`; no link below `top` is followed."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(top, flags)
+    try:
+        for part in parts:
+            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def read_within(top: Path, path: Path, *, limit: int) -> tuple[bytes, int] | None:
     """At most `limit` bytes of a regular file, and its mode. Whoever may write below `top` may exchange anything there
     at any moment: no link below it is followed, a pipe is not waited for. None when it is no such file. Raises
     OSError."""
-    flags, fd = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, -1
+    *above, leaf = path.relative_to(top).parts
     try:
-        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for part in path.relative_to(top).parts:
-            below = os.open(part, flags, dir_fd=fd)
-            os.close(fd)
-            fd = below
+        with _directory(top, above) as parent:
+            fd = os.open(leaf, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in _NONE:
+            raise
+        return None
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return None
         with open(fd, "rb", closefd=False) as file:
             return file.read(limit), status.st_mode
-    except OSError as error:
-        if error.errno not in _NONE:
-            raise
-        return None
     finally:
-        if fd >= 0:
-            os.close(fd)
+        os.close(fd)
+
+
+def taken_out(top: Path, path: Path) -> bool:
+    """Whether the directory of `path` is there and has no such regular file. False where the directory itself is not
+    there or cannot be looked into: then it may only not be mounted. Links as in read_within()."""
+    *above, leaf = path.relative_to(top).parts
+    try:
+        with _directory(top, above) as parent:  # held open: what is below it cannot be unmounted between the two looks
+            try:
+                return not stat.S_ISREG(os.stat(leaf, dir_fd=parent, follow_symlinks=False).st_mode)
+            except FileNotFoundError:
+                return True
+    except OSError:
+        return False
 
 
 def place(path: Path, data: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None,

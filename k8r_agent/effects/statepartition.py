@@ -194,10 +194,11 @@ class NodeStatePartition:
 
 
 def move_in(volatile: StateFiles, state: StateFiles, *, only: str = "") -> None:
-    """Copy the store from RAM onto the state partition; run again after an interruption it changes nothing more."""
+    """Copy the store from RAM onto the state partition; run again after an interruption it changes nothing more. But
+    not the identity: captured without the kept one in sight, it may be any image's. It is captured again."""
     if not only:
         state.write("format", f"{FORMAT}\n".encode())
-    for path in _walk(volatile, only):
+    for path in (path for path in _walk(volatile, only) if not path.startswith("identity/")):
         data = volatile.read(path) or b""
         present = state.read(path)
         if path == "events.jsonl":

@@ -102,6 +102,7 @@ def test_first_boot(rig: Rig) -> None:
     rig.state.initialise()  # nothing to do
     files.write("identity/machine-id", b"precious")
     rig.umount()
+    files.write("identity/machine-id", b"of a boot without it")
     rig.again().initialise()
     assert files.persistent() and files.read("identity/machine-id") == b"precious"
 

@@ -72,6 +72,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     state.mkdir()
     for name, text in {"etc/machine-id": "0123456789abcdef0123456789abcdef\n", "etc/hostname": "old\n",
                        "etc/passwd": "root:x:0:0:root:/root:/bin/bash\n",
+                       "etc/shadow": "root:*:20000:0:99999:7:::\n", "etc/group": "root:x:0:\n",
                        "run/k8r/boot": "slot=working\n"}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

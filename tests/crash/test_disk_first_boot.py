@@ -268,6 +268,7 @@ def test_state_of_another_life_is_adopted_without_its_transactions() -> None:
         again = reflashed(old)
         again.state._foreign = "adopt"
         again.files.append("events.jsonl", b"new event\n")
+        again.files.write("identity/machine-id", b"of the image")  # captured before anybody saw the kept one
         again.passed, again.trace, again.deaths = 0, [], frozenset({death})
         again.run("nothing arrived" if death % 2 else "killed")
         points = max(points, len(again.trace))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8r_agent.effects.accounts import Accounts, Files, User, merge, pick
+from k8r_agent.effects.accounts import Accounts, Files, User, merge, pick, rootless
 
 OLD = Files(
     passwd="root:x:0:0:root:/root:/bin/bash\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
@@ -35,6 +37,14 @@ def test_only_people_are_picked() -> None:
     assert [user.name for user in people.users] == ["alice", "bob"]
     assert people.root_hash == "$y$root" and people.groups == {"alice": 1000, "bob": 1001, "team": 1500}
     assert people.users[0].groups == ("adm", "sudo", "team")
+
+
+@pytest.mark.parametrize("name", ["passwd", "shadow", "group"])
+def test_a_file_that_does_not_name_root_is_told(name: str) -> None:
+    assert rootless(OLD) == "" and rootless(Files()) == "passwd"
+    text: str = getattr(OLD, name)
+    for cut in ("", text[:3], text.partition("\n")[2]):
+        assert rootless(replace(OLD, **{name: cut})) == name
 
 
 def test_a_fresh_system_gets_them() -> None:

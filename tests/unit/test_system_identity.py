@@ -11,82 +11,13 @@ import pytest
 
 from k8r_agent.config.settings import AccessSettings, NetworkSettings, NodeSettings, Settings
 from k8r_agent.effects.identity import STAMP, NodeIdentity
-from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import StateError
-from k8r_agent.ports.commands import Result
-
-KEY = "ssh-ed25519 AAAA operator"
-MACHINE_ID = "0123456789abcdef0123456789abcdef"
-
-
-class KeyGenerator:
-    """Stands for ssh-keygen."""
-
-    def __init__(self) -> None:
-        self.calls: list[list[str]] = []
-
-    def run(self, argv, *, ok=(0,), timeout=60.0, stdin=b""):  # type: ignore[no-untyped-def]
-        self.calls.append(list(argv))
-        Path(argv[argv.index("-f") + 1]).write_text("generated")
-        return Result(0, "", "")
-
-
-class Node:
-    """One system tree beside one state directory."""
-
-    def __init__(self, base: Path, name: str, settings: Settings | None = None) -> None:
-        self.root, self.state = base / name, base / "state"
-        for directory in ("etc/ssh", "etc/skel", "root", "run/k8r", "etc/k8r"):
-            (self.root / directory).mkdir(parents=True)
-        self.state.mkdir(exist_ok=True)
-        self.write("etc/skel/.profile", "# profile\n")
-        self.write("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
-        self.write("etc/shadow", "root:*:20000:0:99999:7:::\n", 0o640)
-        self.write("etc/group", "root:x:0:\nsudo:x:27:\nadm:x:4:\n")
-        self.write("etc/gshadow", "root:*::\nsudo:*::\nadm:*::\n", 0o640)
-        self.keygen, self.hostname = KeyGenerator(), ""
-        self.files = StateDirectory(self.state, mounted=lambda path: True)
-        self.identity = NodeIdentity(files=self.files, settings=settings or Settings(), commands=self.keygen,
-                                     root=self.root, set_hostname=self._name)
-
-    def _name(self, name: str) -> None:
-        self.hostname = name
-
-    def write(self, name: str, text: str, mode: int = 0o644) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(mode)
-
-    def text(self, name: str) -> str:
-        return (self.root / name).read_text()
-
-    def facts(self, slot: str) -> None:
-        self.write("run/k8r/boot", f"slot={slot}\ndisk=vda\n")
-
-    def mode(self, name: str) -> int:
-        return stat.S_IMODE((self.root / name).stat().st_mode)
+from tests.fakes.nodetree import KEY, MACHINE_ID, Node, lived_in
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Node:
-    """A working slot on which people have lived."""
-    node = Node(tmp_path, "old")
-    node.facts("working")
-    node.write("etc/machine-id", MACHINE_ID + "\n")
-    node.write("etc/hostname", "worker-7\n")
-    node.write("etc/ssh/ssh_host_ed25519_key", "private", 0o600)
-    node.write("etc/ssh/ssh_host_ed25519_key.pub", "public")
-    node.write("etc/passwd", node.text("etc/passwd") + "alice:x:1000:1000::/home/alice:/bin/bash\n")
-    node.write("etc/shadow", "root:$y$r:20000:0:99999:7:::\nalice:$y$a:20000:0:99999:7:::\n", 0o640)
-    node.write("etc/group", "root:x:0:\nsudo:x:27:alice\nadm:x:4:\nalice:x:1000:\n")
-    node.write("root/.ssh/authorized_keys", KEY + "\n", 0o600)
-    node.write("home/alice/.ssh/authorized_keys", "ssh-rsa alice\n", 0o600)
-    node.write("etc/systemd/network/20-static.network", "[Match]\n")
-    node.write("etc/netplan/60-own.yaml", "network: {}\n", 0o600)
-    node.write("etc/k8r/conf.d/10-own.toml", "# mine\n")
-    node.write("etc/k8r/hooks/update/before-x/10-own", "#!/bin/sh\n", 0o755)
-    return node
+    return lived_in(tmp_path)
 
 
 def test_a_fresh_system_becomes_the_same_node(old: Node, tmp_path: Path) -> None:
@@ -178,19 +109,6 @@ def test_on_first_boot_the_image_slot_gives_the_identity(tmp_path: Path) -> None
     working.identity.apply()
     assert working.text("etc/ssh/ssh_host_ed25519_key") == "generated" and working.keygen.calls == []
     assert working.text("etc/hostname") == image.text("etc/hostname")
-
-
-def test_bound_settings_are_left_alone(old: Node) -> None:
-    """/etc/k8r is its copy: a file too large to be kept, or a link in it, must not be removed as gone."""
-    old.identity.capture()
-    kept = old.state / "identity/etc-k8r"
-    for path in sorted((old.root / "etc/k8r").rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    (old.root / "etc/k8r").rmdir()
-    (old.root / "etc/k8r").symlink_to(kept)  # stands for the bind mount: the same directory
-    (kept / "large").write_bytes(bytes(3 << 20))
-    old.identity.capture()
-    assert (kept / "large").exists() and (kept / "conf.d/10-own.toml").exists() and old.identity.captured()
 
 
 def test_without_state_the_way_in_is_k8r_toml(tmp_path: Path) -> None:
@@ -317,30 +235,3 @@ def test_a_host_key_cut_off_by_a_power_cut_is_made_again(tmp_path: Path) -> None
     node.write("etc/ssh/ssh_host_ed25519_key", "")
     node.identity.apply()
     assert node.text("etc/ssh/ssh_host_ed25519_key") == "generated"
-
-
-def test_a_fresh_slot_that_was_not_given_its_identity_overwrites_nothing(tmp_path: Path) -> None:
-    """apply() failed in part, so what the system has is the image's, not the node's."""
-    old = Node(tmp_path, "old")
-    old.write("etc/machine-id", MACHINE_ID + "\n")
-    old.write("etc/ssh/ssh_host_ed25519_key", "precious", 0o600)
-    old.identity.capture()
-    assert (old.root / STAMP).exists() and old.identity.captured()
-    kept = {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()}
-    fresh = Node(tmp_path, "fresh")
-    fresh.write("etc/machine-id", "f" * 32 + "\n")
-    fresh.identity.capture()
-    assert fresh.identity.captured(), "there is nothing to capture"
-    assert {path: path.read_bytes() for path in old.state.rglob("*") if path.is_file()} == kept
-
-
-@pytest.mark.parametrize("gone", ["etc/machine-id", "etc/passwd"])
-def test_a_system_that_lost_its_identity_does_not_take_the_kept_one_along(tmp_path: Path, gone: str) -> None:
-    node = Node(tmp_path, "old")
-    node.write("etc/machine-id", MACHINE_ID + "\n")
-    node.identity.capture()
-    kept = {path: path.read_bytes() for path in node.state.rglob("*") if path.is_file()}
-    (node.root / gone).unlink()
-    with pytest.raises(StateError, match=gone):
-        node.identity.capture()
-    assert {path: path.read_bytes() for path in node.state.rglob("*") if path.is_file()} == kept
