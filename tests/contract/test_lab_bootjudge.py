@@ -49,11 +49,12 @@ def read(path: Path) -> Fat:
 
 
 def lost(path: Path, loader: str) -> list[Boot]:
+    """Each once."""
     file = os.open(path, os.O_RDONLY)
     try:
         judge = Judge(loader, KNOWN)
         judge.boots(file)
-        return judge.lost()
+        return list(dict.fromkeys(judge.lost()))
     finally:
         os.close(file)
 

@@ -100,13 +100,15 @@ def test_a_node_is_at_rest_once_it_runs_what_it_boots() -> None:
 
 
 def test_a_good_end_and_one_that_needs_hands() -> None:
-    assert judge(status("working", "working", "done"), "reinstall") == "done"
-    assert judge(status("image", "image", "failed", working="pending"), "reinstall") == "failed"
+    assert judge(status("working", "working", "done"), "reinstall", 1) == "done"
+    assert judge(status("image", "image", "failed", working="pending"), "reinstall", 3) == "failed"
+    with pytest.raises(Stranded, match="failed after 2 cuts, though nothing fails before 3: three lost boots"):
+        judge(status("image", "image", "failed", working="pending"), "reinstall", 2)
     for found in (status("image", "image", "done"), status("working", "working", "done", releases=(1, 2)),
                   status("working", "working", "failed", working="pending"), status("image", "working", "failed"),
                   status("image", "image", "failed", transaction={"state": "failed", "note": ""})):
         with pytest.raises(Stranded):
-            judge(found, "reinstall")
+            judge(found, "reinstall", 3)
 
 
 def test_only_a_cut_strands_a_node_and_the_rest_is_the_labs_fault() -> None:
@@ -207,6 +209,9 @@ def test_a_cut_was_in_the_step_of_its_own_boot() -> None:
     assert place_of(cut, [event(1001, "started"), event(1050, "succeeded"), event(1051, "note", "")]) \
         == "after write-image"
     assert place_of(cut, [event(1001, "started", task="join")]) == "boot"
+    end = event(1060, "failed", "")
+    assert place_of(cut, [event(1001, "started"), end]) == "idle" and place_of(cut, [{**end, "time": 990}]) == "boot"
+    assert place_of(cut, [event(1001, "started"), end, event(1061, "started")]) == "write-image", "it was begun again"
 
 
 def test_the_console_tells_the_loader_from_a_system_that_welcomes(tmp_path: Path) -> None:
@@ -234,7 +239,8 @@ class Told:
             raise Broken("QEMU ended\nsomehow")
         if end == "error":
             raise OSError(28, "no space left")
-        return [a_cut(life.number * PER_LIFE + n).ended(end, "") for n in range(PER_LIFE)]
+        place, number = ("idle", 1) if end == "rests" else ("write-image", PER_LIFE)
+        return [a_cut(life.number * PER_LIFE + n, place=place).ended(end, "") for n in range(number)]
 
 
 def test_a_campaign_goes_on_until_its_cuts_are_made_and_keeps_what_was(tmp_path: Path) -> None:
@@ -247,6 +253,33 @@ def test_a_campaign_goes_on_until_its_cuts_are_made_and_keeps_what_was(tmp_path:
     assert told.asked[2:] == [2] and again.further(9) is None
     record = json.loads((again.home / "summary.json").read_text())
     assert (record["cuts"], record["recovered"], record["needing_hands"], record["broken"]) == (9, 6, 3, [])
+
+
+def test_cuts_of_nodes_at_rest_are_none_of_those_that_are_wanted(tmp_path: Path) -> None:
+    told = Told(n0="rests")
+    campaign = Campaign(tmp_path, 1, tell=told)
+    campaign.run(lambda: campaign.further(6), 1)
+    assert told.asked == [0, 1, 2] and len(campaign.cuts()) == 7 and campaign.further(6) is None
+    record = json.loads((campaign.home / "summary.json").read_text())
+    assert (record["cuts"], record["at_rest"]) == (7, 1)
+    assert "7 cuts in 3 lives, 1 of them at rest: " in (campaign.home / "summary.txt").read_text()
+
+
+def test_the_record_of_an_earlier_version_can_be_read(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, 1, tell=Told())
+    (campaign.lives / "000.json").write_text(
+        '[{"number": 0, "life": 0, "task": "first-boot", "loader": "grub", "ticks": 1725, "time": 1795954999.02, '
+        '"place": "idle", "entries": 1036, "in_flight": 0, "arrived": 0, "outcome": "finished", "why": "", '
+        '"began": 1795954745.07}]')
+    assert [cut.at_rest for cut in campaign.cuts()] == [True] and campaign.further(1) == 1
+
+
+def test_lives_that_stayed_are_counted_by_their_cuts(tmp_path: Path) -> None:
+    cuts = [a_cut(number, place="idle" if number == 5 else "kernel").ended("stayed" if number < 6 else "finished", "")
+            for number in range(9)]
+    text = publish(cuts, tmp_path)
+    assert "6 stayed on a good system and said why (lives after 2 cuts: 1, lives after 3 cuts: 1), 0 needing" in text
+    assert json.loads((tmp_path / "summary.json").read_text())["stayed_after"] == {"2": 1, "3": 1}
 
 
 def test_a_life_that_is_told_again_replaces_none(tmp_path: Path) -> None:
@@ -277,7 +310,7 @@ def test_the_report_counts_and_draws_every_cut(tmp_path: Path) -> None:
             Cut(**{**vars(cut), "number": 2, "loader": "systemd-boot"}).ended("needs hands", "no SSH\nat all")]
     text = publish(cuts, tmp_path, ["life-007: QEMU ended"])
     assert "life-007: QEMU ended" in text
-    assert "3 cuts in 1 lives: 1 finished, 1 stayed" in text and "1 needing hands" in text
+    assert "3 cuts in 1 lives, 0 of them at rest: 1 finished, 1 stayed" in text and "1 needing hands" in text
     assert "cut 2 (systemd-boot, in write-image): needs hands: no SSH" in text
     record = json.loads((tmp_path / "summary.json").read_text())
     assert record["broken"] == ["life-007: QEMU ended"]

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from k8r_agent.model.slots import Slot
 from tests.contract.test_lab_bootjudge import fat
+from tests.contract.test_lab_sectors import Life, decision
 from tests.contract.test_lab_writelog import Step, a, replay
 from tests.lab import reboots, sectors, variables
 from tests.lab.disks import Span
-from tests.lab.reboots import LOGIN_EVERY, Kept, LabFault, Result, State, comes_up, distinct, draw, fingerprint
+from tests.lab.reboots import LOGIN_EVERY, Kept, LabFault, Result, State, comes_up, distinct, draw, fault, fingerprint
 from tests.lab.serial import Serial
 from tests.lab.variables import Phase
 from tests.lab.writelog import FLUSH, Replay
@@ -96,8 +98,55 @@ def test_login_init_hands_and_faults_are_counted_apart(tmp_path: Path) -> None:
         kept.failed(State(4, "any moment", 9, 4))
     again = Kept(tmp_path / "boots.jsonl", 1)
     assert again.done() == {0, 1, 2, 3} and Kept(tmp_path / "boots.jsonl", 2).done() == set()
-    assert kept.summary() == ("4 rebuilt states booted: 1 came up to a login, 2 to their init (asked no further), "
-                              "needing hands: 1; not counted, the lab failed: 1")
+    assert kept.summary() == (
+        "4 rebuilt states booted: 1 came up to a login, 2 to their init (asked no further), from another slot or "
+        "after lost boots: 0, needing hands: 1; not counted, the lab failed: 1; boot partition: 4")
+    assert kept.wrong == 1
+    again.told(Result(State(5, reboots.DIRECT, 9, 5), False, False, "working", 1, 50.0, 3, why="it was lost"))
+    assert "5 rebuilt states booted (1 by starting the kernel directly)" in again.summary()
+    assert "after lost boots: 1, needing hands: 1;" in again.summary() and again.wrong == 2
+
+
+def boot_of(slot: str, *then: str) -> str:
+    return "\n".join(["[ 0.0] Linux version 6.1.0", f"[ 0.0] Command line: boot=k8r k8r.slot={slot} panic=10",
+                      f"[ 0.0] Kernel command line: boot=k8r k8r.slot={slot} panic=10", *then, ""])
+
+
+RUNS, REBOOTS = "systemd[1]: systemd 252 running", "[ 70.1] reboot: Restarting system"
+
+
+def test_a_node_comes_up_from_the_expected_slot_and_at_once() -> None:
+    image, working = boot_of("image", RUNS), boot_of("working", RUNS)
+    assert not fault(working, {"working"}) and not fault(image, ("image", "working"))
+    assert "the image slot booted, expected was working" in fault(image, {"working"})
+    assert "expected was none" in fault(image, ()) and fault("login:", {"image"})
+    lost, gave_up = boot_of("working", "Kernel panic - not syncing"), boot_of("working", "k8r: no root", REBOOTS)
+    assert "a boot of the working slot was lost: working → working" in fault(lost + working, {"working"})
+    assert fault(lost * 3 + image, {"working"}) and fault(gave_up + image, {"working"})
+    assert fault(working + working, {"working"}), "nobody asked for that reboot"
+    asked = boot_of("image", RUNS, REBOOTS)
+    assert not fault(asked + working, {"image"}), "a task goes on"
+    assert "4 boots" in fault(asked * 3 + working, {"image"}), "but comes to an end"
+
+
+def test_the_slot_that_must_boot_is_that_of_the_torn_boot_partition(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(tmp_path)
+    life.steps.append((0, life.env, decision(primary=Slot.IMAGE)))
+    expected: list[Any] = []
+
+    def seen(node: object, state: State, arrived: int, slots: object) -> Result:
+        expected.append((arrived, slots))
+        return Result(state, state.login, True, "", 1, 1.0, arrived)
+
+    nothing: Any = None
+    monkeypatch.setattr(reboots, "overlaid", lambda *args: nothing)
+    monkeypatch.setattr(reboots, "booted", seen)
+    worker = reboots.Worker(0, life.record(), nothing)
+    for seed in range(12):
+        worker.boot(State(seed, "any moment", 1, seed))
+    assert {slots for arrived, slots in expected if arrived} == {("image",)}
+    assert {slots for arrived, slots in expected if not arrived} == {("working",)}
 
 
 def test_the_state_partition_is_judged_from_its_last_marker_on(tmp_path: Path) -> None:

@@ -118,18 +118,20 @@ class Judge:
         return [self._boots(fat, arming) for arming in armings]
 
     def lost(self) -> list[Boot]:
-        """What the partition last looked at boots when nobody can say of any boot that it was good; each once."""
+        """One after the other, what the partition last looked at boots when nobody can say of any that it was good."""
         if self._last is None:
             return []
         firmware, medium = self._machine(self._last)
         found: list[Boot] = []
         for _ in range(LOST):
-            boot = self._boot(firmware, medium, self._last)
-            if boot not in found:
-                found.append(boot)
-            if boot.why:
+            found.append(self._boot(firmware, medium, self._last))
+            if found[-1].why:
                 break
         return found
+
+    def digest(self, path: str) -> str:
+        """Of a file of the partition last looked at; one that is not there is like an empty one."""
+        return self.contents.of(self._last, path.lower())[1] if self._last else ""
 
     def _machine(self, fat: Fat) -> tuple[Firmware, _Medium]:
         firmware, medium = FIRMWARES[self.loader](), _Medium(fat, self.contents)

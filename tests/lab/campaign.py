@@ -3,11 +3,11 @@
 Usage: python3 -m tests.lab.campaign BUILD --cuts N --seed S [--loader L] [--only CUT] [--jobs J] [--minutes M]
 
 A life (life.py) takes one node through one task and is cut up to three times on its way; what was not flushed is lost
-as the dice say (powercut.py). Lives are added until there are N cuts. Cut n of a seed belongs to life n div 3: --only
-repeats that life alone, with the same dice, in a record of its own. What was done is kept in BUILD/campaign/<seed>:
-a second call goes on from there. Of a node that needed hands also its disk is kept, as the last cut left it
-(before.img) and as it was found. A life in which the lab itself failed is listed apart, and told again by the next
-call.
+as the dice say (powercut.py). Lives are added until there are N cuts of nodes that were not at rest. Cut n of a seed
+belongs to life n div 3: --only repeats that life alone, with the same dice, in a record of its own. What was done is
+kept in BUILD/campaign/<seed>: a second call goes on from there. Of a node that needed hands also its disk is kept, as
+the last cut left it (before.img) and as it was found. A life in which the lab itself failed is listed apart, and told
+again by the next call.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ class Campaign:
         return sorted(found, key=lambda cut: cut.number)
 
     def further(self, wanted: int) -> int | None:
-        """The number of one more life, None when that many cuts are made or expected; broken lives count here, so that
-        a lab that always fails comes to an end."""
+        """The number of one more life, None when that many cuts are made or expected, those of nodes at rest aside;
+        broken lives count here, so that a lab that always fails comes to an end."""
         cuts, away = self.cuts(), self._running | set(self.broken)
         done = {cut.life for cut in cuts}
-        if len([cut for cut in cuts if cut.life not in away]) + PER_LIFE * len(away) >= wanted:
+        if sum(cut.life not in away and not cut.at_rest for cut in cuts) + PER_LIFE * len(away) >= wanted:
             return None
         return next(number for number in itertools.count() if number not in done | away)
 

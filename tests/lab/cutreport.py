@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ ORDER = ("firmware", "loader", "kernel", "initramfs", "boot", "reboot", "panic",
          "make-state", "check-bundle", "preflight", "disarm", "verify-image", "write-image", "install-image-assets",
          "finish-update", "capture-identity", "boot-image", "self-check", "set-primary-image", "write-working",
          "install-working-assets", "boot-working", "grow-working", "health-check", "confirm")
+AT_REST = "idle"
 LEFT, TOP, CELL, DOT = 190, 60, 16, 5
 
 
@@ -37,6 +39,11 @@ class Cut:
     why: str = ""
     began: float = 0.0
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing was going on: it shows that a node comes back, and no more."""
+        return self.place == AT_REST
+
     def at(self, place: str) -> Cut:
         return replace(self, place=place)
 
@@ -46,8 +53,11 @@ class Cut:
 
 def place_of(cut: Cut, events: Iterable[Mapping[str, Any]]) -> str:
     """The step of the task that was open then, as the event log has it; the node's clock is a second off at most."""
-    here = [event for event in events if event["task"] == cut.task and event["step"]
-            and cut.began - 2 <= event["time"] <= cut.time]
+    since = [event for event in events if event["task"] == cut.task and cut.began - 2 <= event["time"] <= cut.time]
+    last = itertools.takewhile(lambda event: event["kind"] != "started", reversed(since))
+    if any(not event["step"] and event["kind"] in ("succeeded", "failed") for event in last):
+        return AT_REST  # the task had ended
+    here = [event for event in since if event["step"]]
     if not here:
         return "boot"
     return str(here[-1]["step"]) if here[-1]["kind"] == "started" else f"after {here[-1]['step']}"
@@ -58,19 +68,30 @@ def publish(cuts: list[Cut], to: Path, broken: Sequence[str] = ()) -> str:
     text = summary(cuts) + "".join(f"{why}\n" for why in broken)
     (to / "summary.txt").write_text(text)
     counted = Counter(cut.outcome for cut in cuts)
-    record = {"cuts": len(cuts), "recovered": len(cuts) - counted["needs hands"], "outcomes": dict(counted),
-              "needing_hands": counted["needs hands"], "broken": list(broken),
+    record = {"cuts": len(cuts), "at_rest": sum(cut.at_rest for cut in cuts),
+              "recovered": len(cuts) - counted["needs hands"], "outcomes": dict(counted),
+              "stayed_after": stayed_after(cuts), "needing_hands": counted["needs hands"], "broken": list(broken),
               "each": [asdict(cut) for cut in cuts]}
     (to / "summary.json").write_text(json.dumps(record, indent=1) + "\n")
     (to / "cuts.svg").write_text(picture(cuts))
     return text
 
 
+def stayed_after(cuts: Iterable[Cut]) -> dict[int, int]:
+    """Cuts of a life, those at rest aside → lives with so many that stayed."""
+    stayed = [cut for cut in cuts if cut.outcome == "stayed"]
+    numbers = [sum(cut.life == life and not cut.at_rest for cut in stayed) for life in {cut.life for cut in stayed}]
+    return dict(sorted(Counter(numbers).items()))
+
+
 def summary(cuts: list[Cut]) -> str:
     counted = Counter(cut.outcome for cut in cuts)
     lossy = sum(1 for cut in cuts if cut.arrived < cut.in_flight)
-    lines = [f"{len(cuts)} cuts in {len({cut.life for cut in cuts})} lives: {counted['finished']} finished, "
-             f"{counted['stayed']} stayed on a good system and said why, {counted['needs hands']} needing hands",
+    resting, lives = sum(cut.at_rest for cut in cuts), len({cut.life for cut in cuts})
+    stayed = ", ".join(f"lives after {number} cuts: {n}" for number, n in stayed_after(cuts).items())
+    lines = [f"{len(cuts)} cuts in {lives} lives, {resting} of them at rest: {counted['finished']} finished, "
+             f"{counted['stayed']} stayed on a good system and said why{f' ({stayed})' if stayed else ''}, "
+             f"{counted['needs hands']} needing hands",
              f"{lossy} cuts lost writes; {sum(cut.in_flight for cut in cuts)} sectors were in flight, "
              f"{sum(cut.arrived for cut in cuts)} of them arrived", ""]
     for task in dict.fromkeys(cut.task for cut in cuts):

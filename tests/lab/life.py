@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.agent import Agent
-from tests.lab.cutreport import Cut, place_of
+from tests.lab.cutreport import AT_REST, Cut, place_of
 from tests.lab.disks import Span
 from tests.lab.node import CommandError, Node, failure, rest_after
 from tests.lab.past import BOOT, QUICK, image_of, settled, wait_complete, waiting
@@ -29,6 +29,7 @@ from tests.lab.site import LOADERS, Lab
 from tests.lab.writelog import copy_spans
 
 PER_LIFE = 3  # at most
+FAILING = 3  # cuts: each step and the working slot have three tries, and the crash matrix knows no failure after two
 PATIENCE = 1800.0  # seconds after a power-on until the node must be at rest
 IDLE = 15.0  # seconds, at most, that a node at rest waits for a cut
 # Ticks until a task can go on after a power-on, and those that it then makes, about.
@@ -98,8 +99,8 @@ def at_rest(status: Mapping[str, Any]) -> bool:
             and boot["primary"] == status["current"] and not boot["armed"])
 
 
-def judge(status: Mapping[str, Any], task: str) -> str:
-    """How the task of a node at rest ended. Raises Stranded when that is no good end."""
+def judge(status: Mapping[str, Any], task: str, cuts: int) -> str:
+    """How the task of a node at rest ended, with so many cuts on its way. Raises Stranded when that is no good end."""
     txn, boot, current = status["transaction"], status["boot"], status["current"]
     slots = {name: (slot["release"], slot["state"]) for name, slot in status["slots"].items()}
     if boot["primary"] != current or boot["armed"]:
@@ -109,6 +110,8 @@ def judge(status: Mapping[str, Any], task: str) -> str:
             raise Stranded(f"done, but not so: {slots}, running from {current}")
     elif not txn["note"] or slots[current][1] != "ok":
         raise Stranded(f"{txn}; {slots}")
+    elif cuts < FAILING:
+        raise Stranded(f"{txn['state']} after {cuts} cuts, though nothing fails before {FAILING}: {txn['note']}")
     return str(txn["state"])
 
 
@@ -173,12 +176,12 @@ class Life:
         """How the task ended. Raises Stranded and TimeoutError when the node needs hands."""
         for index, moment in enumerate(self.plan.moments):
             self._until_cut(index, moment)
-            if self.cuts[-1].place == "idle":
+            if self.cuts[-1].at_rest:
                 break  # there is nothing left of the task that could be cut
         self.plug.on()
         self._until_rest()
         self.node.wait_until(lambda _: self._name_places(), "events", timeout=BOOT)
-        ended = judge(self.status, self.plan.task)
+        ended = judge(self.status, self.plan.task, sum(not cut.at_rest for cut in self.cuts))
         self.plug.off()
         self._check_disk()
         return ended
@@ -222,7 +225,7 @@ class Life:
         loss = self.plug.cut()
         cut = Cut(number=self.plan.number * PER_LIFE + index, life=self.plan.number, task=self.plan.task,
                   loader=self.plan.loader, ticks=ticks, began=began, time=when, entries=loss.entries,
-                  place="idle" if idle else stage if stage in EARLY else "", in_flight=loss.in_flight,
+                  place=AT_REST if idle else stage if stage in EARLY else "", in_flight=loss.in_flight,
                   arrived=loss.arrived)
         self.cuts.append(cut)
         sys.stderr.write(f"{time.strftime('%H:%M:%S')} {self.plan.name}: cut {cut.number} after {when - began:.0f} s "

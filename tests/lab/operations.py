@@ -4,6 +4,7 @@ record.py sends it: the product's own backend on the guest's own vfat. It knows 
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 from collections.abc import Callable
@@ -11,16 +12,19 @@ from typing import cast
 
 from k8r_agent.boot import sdfiles
 from k8r_agent.boot.grub import Grub
+from k8r_agent.boot.programs import PROGRAMS
 from k8r_agent.boot.systemd_boot import SystemdBoot
 from k8r_agent.config import load
 from k8r_agent.errors import BootError
 from k8r_agent.model.boot import BootAssets
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bootfiles import BootFiles
+from k8r_agent.steps.enter_cluster import CONFIGURATION
 from k8r_agent.world import real
 
 MARK_AT = 512 << 10  # bytes; between the table's 33 sectors and partition 1, at 1 MiB
 MARK = b"k8r-mark:"
+REMARK = b"# a remark\n"
 
 
 def assets(boot: Grub | SystemdBoot, slot: Slot) -> BootAssets:
@@ -42,6 +46,25 @@ def spend(boot: Grub | SystemdBoot, files: BootFiles) -> None:
         files.rename(f"{sdfiles.ENTRIES}/{entry}", f"{sdfiles.ENTRIES}/{used}")
 
 
+def spoil(boot: Grub | SystemdBoot, files: BootFiles) -> None:
+    """Other programs than were installed, with which the node boots all the same: nothing reads behind their end."""
+    for path in PROGRAMS[boot.name]:
+        with files.writable():
+            files.put_pieces(path, itertools.chain(files.pieces(path), [bytes(512)]))
+
+
+def mend(boot: Grub | SystemdBoot) -> None:
+    if set(boot.mend_loader()) != set(PROGRAMS[boot.name]):
+        raise BootError("the loader's programs were not all mended")
+
+
+def note(files: BootFiles, *, remark: bool) -> None:
+    """The configuration anew, as `blank-secret` writes it."""
+    data = (files.read(CONFIGURATION) or b"").removesuffix(REMARK)
+    with files.writable():
+        files.put(CONFIGURATION, data + REMARK if remark else data)
+
+
 def operations(boot: Grub | SystemdBoot, files: BootFiles) -> dict[str, Callable[[], None]]:
     return {
         "arm image": lambda: boot.try_once(Slot.IMAGE),
@@ -56,6 +79,10 @@ def operations(boot: Grub | SystemdBoot, files: BootFiles) -> dict[str, Callable
         "refill tries again": boot.refill_tries,
         "withdraw image": lambda: boot.offer_image(False),
         "offer image": lambda: boot.offer_image(True),
+        "spoil loader": lambda: spoil(boot, files),
+        "mend loader": lambda: mend(boot),
+        "remark in k8r.toml": lambda: note(files, remark=True),
+        "no remark in k8r.toml": lambda: note(files, remark=False),
     }
 
 

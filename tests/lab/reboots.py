@@ -2,17 +2,19 @@
 
     python3 -m tests.lab.reboots BUILD/record/systemd-boot-gpt --states 40 --seed 1
 
-A node must come up by itself. All moments, and every fourth of the others, are booted until the console asks for a
-login; the rest, where only partitions 1 and the table are torn, until init runs: the two are counted apart. The
-firmware's variables are fresh, since they are not in the disk's log. States of the partition table are also booted
-without a firmware, which would repair the table before anybody sees it. Only disks that differ are booted. Results are
-kept in boots.jsonl beside the log; the same seed goes on where it was stopped. What the lab itself broke is told, not
-kept.
+A node must come up by itself, from the slot that its boot partition says (bootjudge.py) and at its first boot: only a
+system that runs and goes on with its task may reboot. All moments, and every fourth of the others, are booted until
+the console asks for a login; the rest, where only partitions 1 and the table are torn, until init runs: the two are
+counted apart. The firmware's variables are fresh, since they are not in the disk's log. States of the partition table
+are also booted without a firmware, which would repair the table before anybody sees it. Only disks that differ are
+booted. Results are kept in boots.jsonl beside the log; the same seed goes on where it was stopped. What the lab
+itself broke is told, not kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import hashlib
 import json
 import random
@@ -22,7 +24,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,19 +33,23 @@ from typing import Protocol
 from k8r_agent.boot.kernelargs import arguments
 from k8r_agent.model.slots import Slot
 from tests.fakes import tablereader
+from tests.lab.bootjudge import Judge
 from tests.lab.images import CONSOLE
 from tests.lab.node import Drive, Node, failure
 from tests.lab.powercut import arriving
 from tests.lab.sectors import LARGE, TABLE, Record, _Disk
 from tests.lab.serial import MILESTONES
 from tests.lab.site import Lab
-from tests.lab.writelog import Piece, Replay
+from tests.lab.writelog import Piece, Replay, copy_spans
 
 AT_ONCE, PATIENCE, LOOK = 2, 400.0, 10.0  # seconds
-KINDS = {"any moment": 6, "boot partition": 5, "partition table": 1, "partition table, no firmware": 1}
+DIRECT = "partition table, no firmware"
+KINDS = {"any moment": 6, "boot partition": 5, "partition table": 1, DIRECT: 1}
+MOST = 3  # boots until a login: a task may ask for two reboots, into the image slot and back, before anybody sees one
 LOGIN_EVERY = 4
 DRAWN = 5  # times as many as are wanted, since many are the same
 SLOT = re.compile(r"k8r\.slot=(\w+)")
+ORDERLY = "reboot: Restarting system"
 GOAL = {True: "login:", False: MILESTONES["systemd"].pattern}
 
 
@@ -64,7 +70,7 @@ class State:
 
 @dataclass(frozen=True)
 class Result:
-    """`up`: it came as far as it was asked to, `login` or init."""
+    """`up`: it came as far as it was asked to, `login` or init, and as it should. `why` not, where it only came."""
 
     state: State
     login: bool
@@ -74,6 +80,7 @@ class Result:
     seconds: float
     arrived: int
     console: str = ""
+    why: str = ""
 
 
 def draw(record: Record, number: int, seed: int) -> list[State]:
@@ -84,7 +91,7 @@ def draw(record: Record, number: int, seed: int) -> list[State]:
     table = sorted({*log.touching(0, TABLE), *end})
     places = {"any moment": [e.number for e in log.entries if e.length],
               "boot partition": log.touching(boot.start, boot.size),
-              "partition table": table, "partition table, no firmware": table if gpt else []}
+              "partition table": table, DIRECT: table if gpt else []}
     kinds = [kind for kind in KINDS if places[kind]]
     states = []
     for n in range(number):
@@ -103,7 +110,7 @@ def cut(replay: Replay, state: State) -> list[Piece]:
 def fingerprint(replay: Replay, state: State) -> str:
     """The same for two states of which the disks, and the ways to boot them, are the same."""
     log, arrived = replay.log, cut(replay, state)
-    begin, firmware = log.boundary(state.position), "no firmware" not in state.kind
+    begin, firmware = log.boundary(state.position), state.kind != DIRECT
     lasting = sum(entry.lasting for entry in log.entries[begin:state.position])
     if len(arrived) > LARGE or any(piece.data < 0 for piece in arrived):
         return f"{state}"  # hardly ever the same
@@ -165,7 +172,20 @@ def overlaid(lab: Lab, workdir: Path, disk: Path, number: int) -> Overlaid:
     return node
 
 
-def booted(node: Node, state: State, arrived: int) -> Result:
+def fault(console: str, expected: Collection[str]) -> str:
+    """What is wrong with the boots of a node that came up, "" for nothing."""
+    boots = console.split("Linux version")[1:]
+    slots = [(SLOT.findall(boot) or ["unknown"])[0] for boot in boots]
+    if not boots or slots[0] not in expected:
+        return f"the {slots[0] if slots else 'unknown'} slot booted, expected was {' or '.join(expected) or 'none'}"
+    for slot, boot in zip(slots, boots[:-1], strict=False):
+        if not MILESTONES["systemd"].search(boot) or ORDERLY not in boot:
+            return f"a boot of the {slot} slot was lost: {' → '.join(slots)}"
+    return f"{len(boots)} boots: {' → '.join(slots)}" if len(boots) > MOST else ""
+
+
+def booted(node: Node, state: State, arrived: int, expected: Collection[str]) -> Result:
+    """`expected`: slots, of which one must boot first."""
     started = time.monotonic()
     node.start()
     try:
@@ -173,9 +193,10 @@ def booted(node: Node, state: State, arrived: int) -> Result:
     finally:
         node.cut()
     text = node.serial.text()
-    slots = SLOT.findall(text)
+    slots, why = SLOT.findall(text), fault(text, expected) if up else ""
+    up = up and not why
     return Result(state, state.login, up, slots[-1] if slots else "", text.count("Linux version"),
-                  round(time.monotonic() - started, 1), arrived, "" if up else text[-6000:])
+                  round(time.monotonic() - started, 1), arrived, "" if up else text[-6000:], why)
 
 
 class Worker:
@@ -196,11 +217,21 @@ class Worker:
         workdir.mkdir(exist_ok=True)
         (workdir / "OVMF_VARS.fd").unlink(missing_ok=True)
         node = overlaid(self._lab, workdir, disk, self._number)
-        if "no firmware" in state.kind:
-            node.kernel = self._kernel(disk)
-            if not node.kernel:
-                return Result(state, state.login, False, "", 0, 0.0, arrived, "GRUB would find no partition table")
-        return booted(node, state, arrived)
+        if state.kind != DIRECT:
+            return booted(node, state, arrived, self._expected(disk))
+        node.kernel = self._kernel(disk)
+        if not node.kernel:
+            return Result(state, state.login, False, "", 0, 0.0, arrived, "GRUB would find no partition table")
+        return booted(node, state, arrived, (Slot.IMAGE.value,))
+
+    def _expected(self, disk: Path) -> Collection[str]:
+        """Fresh variables arm nothing."""
+        boot, part = self._record.spans[1], self._record.work / f"boot-{self._number}.img"
+        copy_spans(disk, part, ((boot.start, boot.size),), boot.start)
+        with part.open("rb") as file:
+            found = Judge(self._record.loader, self._record.known).boots(file.fileno())[0]
+        part.unlink()
+        return () if found.why else (found.slot,)
 
     def _kernel(self, disk: Path) -> Sequence[str]:
         """What GRUB would start from such a disk: it believes the first table, whatever its sums."""
@@ -278,8 +309,9 @@ class Kept:
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         state, goal = result.state, "login" if result.login else "init"
+        came = goal if result.up else f"{goal}, BUT {result.why}," if result.why else f"NO {goal}"
         say(f"{state.kind} at {state.position} ({result.arrived} arrived): {result.slot or '-'} "
-            f"{goal if result.up else f'NO {goal}'} after {result.boots} boots, {result.seconds:.0f} s")
+            f"{came} after {result.boots} boots, {result.seconds:.0f} s")
 
     def failed(self, state: State) -> None:
         self.faults += 1
@@ -287,11 +319,17 @@ class Kept:
 
     def summary(self) -> str:
         up = [line["login"] for line in self.lines if line["up"]]
-        return (f"{len(self.lines)} rebuilt states booted: {sum(up)} came up to a login, {len(up) - sum(up)} to their "
-                f"init (asked no further), needing hands: {self.hands}; not counted, the lab failed: {self.faults}")
+        otherwise = sum(bool(line.get("why")) for line in self.lines)
+        kinds = collections.Counter(line["state"]["kind"] for line in self.lines)
+        direct = f" ({kinds[DIRECT]} by starting the kernel directly)" if kinds[DIRECT] else ""
+        return (f"{len(self.lines)} rebuilt states booted{direct}: {sum(up)} came up to a login, {len(up) - sum(up)} "
+                "to their init (asked no further), from another slot or after lost boots: "
+                f"{otherwise}, needing hands: {self.wrong - otherwise}; not counted, the lab failed: {self.faults}; "
+                f"{', '.join(f'{kind}: {n}' for kind, n in sorted(kinds.items()))}")
 
     @property
-    def hands(self) -> int:
+    def wrong(self) -> int:
+        """Those that need hands, and those that came up otherwise than they should."""
         return sum(not line["up"] for line in self.lines)
 
 
@@ -304,7 +342,7 @@ def boot_all(lab: Lab, worker_of: Callable[[int], Boots], states: list[State], t
     finally:
         lab.stop()
     say(kept.summary())
-    return 1 if kept.hands or kept.faults else 0
+    return 1 if kept.wrong or kept.faults else 0
 
 
 def say(text: str) -> None:

@@ -4,9 +4,10 @@
 
 Between two flushes any sector may have arrived or not. Boot partition: whatever arrived, the node must boot what it
 would have booted before, or what it boots after; and were all boots from then on lost, never a slot that is half
-written; of every fifth, fsck.vfat must make a clean file system that boots the same. Partition table: the old or the
-new one for Linux, UEFI, GRUB and libfdisk. State partition: clean for e2fsck once the initramfs has checked it as it
-does, each of the agent's files whole.
+written; a boot operation, over all its flushes, leaves what was before it or what is after it, and at its end nothing
+is left to be lost (marks.py); of every fifth state, fsck.vfat must make a clean file system that boots the same.
+Partition table: the old or the new one for Linux, UEFI, GRUB and libfdisk. State partition: clean for e2fsck once the
+initramfs has checked it as it does, each of the agent's files whole.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from tests.fakes import tablereader
 from tests.lab.bootjudge import ARMINGS, Boot, Judge
 from tests.lab.disks import DiskImage, Span
 from tests.lab.fatreader import Fat
-from tests.lab.operations import MARK, MARK_AT
+from tests.lab.marks import Outcome, Window, marks, windows
+from tests.lab.operations import MARK_AT
 from tests.lab.writelog import Piece, Replay, WriteLog, subsets
 
 MIB = 1 << 20
@@ -91,19 +93,9 @@ class Record:
     def rebuild(self, name: str, *, only: tuple[tuple[int, int], ...], shift: int = 0) -> Replay:
         return Replay(self.log, self.start, self.work / name, only=only, shift=shift)
 
-    def partition(self, number: int) -> Replay:
+    def partition(self, number: int, name: str = "") -> Replay:
         span = self.spans[number]
-        return self.rebuild(f"p{number}.img", only=((span.start, span.size),), shift=span.start)
-
-    def marks(self) -> list[tuple[int, str]]:
-        """(number of the entry, text) of the marks that the guest wrote."""
-        found = []
-        for entry in self.log.entries:
-            if entry.offset == MARK_AT and entry.length == 512:
-                text = self.log.read(entry.data, 512)
-                if text.startswith(MARK):
-                    found.append((entry.number, text[len(MARK):].decode().strip()))
-        return found
+        return self.rebuild(name or f"p{number}.img", only=((span.start, span.size),), shift=span.start)
 
 
 def torn_states(replay: Replay, *, exhaustive: int = 8, samples: int = 40) -> Iterator[Torn]:
@@ -146,35 +138,58 @@ class Heads:
 def boot_partition(record: Record) -> Figures:
     figures, replay, heads = Figures("boot partition"), record.partition(1), Heads(record)
     judge, file, whole = Judge(record.loader, record.known), os.open(replay.disk, os.O_RDONLY), set[str]()
-    before: list[Boot] = []
-    after: list[Boot] = []
-    shift = record.spans[1].start
+    operations, here = _operations(record, figures), list[Window]()
+    before: tuple[Boot, ...] = ()
+    after: tuple[Boot, ...] = ()
     for torn in torn_states(replay):
         if torn.first:
             figures.epochs += 1
-            judge.contents.touched([piece.offset - shift for piece in torn.pieces])
+            judge.contents.touched([piece.offset - record.spans[1].start for piece in torn.pieces])
             whole = heads.whole(torn)
-        now = judge.boots(file)
+            here = [window for window in operations if window.meets(torn.pieces)]
+        now = Outcome.of(judge, file)
         if torn.first:
-            before = now
+            before = now.boots
         elif torn.last:
-            after = now
+            after = now.boots
             figures.changed += before != after
         figures.states += 1
-        for boot in judge.lost():
-            if boot.why or boot.slot not in whole:
-                figures.wrong.append(f"[{torn.begin}, {torn.end}) boots lost: {boot}; whole: {sorted(whole)}")
-        for arming, found, old, new in zip(ARMINGS, now, before, after or now, strict=False):
-            if found.why or found not in (old, new):
-                arrived = ", ".join(f"{p.entry}@{p.offset - shift:#x}" for p in torn.pieces[:6])
-                figures.wrong.append(f"[{torn.begin}, {torn.end}) armed {arming}: {found} instead of {old} or {new}; "
-                                     f"arrived: {arrived}")
+        wrong = [*_half_written(now.lost, whole), *_neither(now.boots, before, after or now.boots)]
+        for window in here:
+            figures.count(f"states: {window}")
+            if not window.allows(now):
+                wrong.append(f"{window.name}: {now} instead of {window.old} or {window.new}")
+        if wrong:
+            arrived = ", ".join(f"{p.entry}@{p.offset - record.spans[1].start:#x}" for p in torn.pieces[:6])
+            figures.wrong += [f"[{torn.begin}, {torn.end}) {what}; arrived: {arrived}" for what in wrong]
         if figures.states % FSCK_EVERY == 0:
-            _mended(record, replay.disk, now, figures)
+            _mended(record, replay.disk, list(now.boots), figures)
         if figures.states % READERS_EVERY == 0:
             _other_readers(replay.disk, Fat(file), figures)
     os.close(file)
     return figures
+
+
+def _operations(record: Record, figures: Figures) -> list[Window]:
+    replay = record.partition(1, "marks.img")
+    found = windows(replay, lambda: Judge(record.loader, record.known), figures.wrong)
+    replay.close()
+    replay.disk.unlink()
+    for window in found:
+        if not window.name.startswith("after"):
+            figures.checks[f"states: {window}"] = 0  # an operation of which nothing reaches the disk is told as well
+    return found
+
+
+def _half_written(lost: Iterable[Boot], whole: set[str]) -> list[str]:
+    return [f"boots lost: {boot}; whole: {sorted(whole)}" for boot in dict.fromkeys(lost)
+            if boot.why or boot.slot not in whole]
+
+
+def _neither(now: Iterable[Boot], before: Iterable[Boot], after: Iterable[Boot]) -> list[str]:
+    return [f"armed {arming}: {found} instead of {old} or {new}"
+            for arming, found, old, new in zip(ARMINGS, now, before, after, strict=False)
+            if found.why or found not in (old, new)]
 
 
 def _mended(record: Record, disk: Path, boots: list[Boot], figures: Figures) -> None:
@@ -331,6 +346,8 @@ def main() -> int:
         for name in args.only or FAMILIES:
             started = time.monotonic()
             figures = FAMILIES[name](record)
+            if name == "boot" and record.table == "gpt" and not marks(record.log):
+                figures.wrong.append("no boot operation is marked: the record is not whole, or its marks are lost")
             sys.stdout.write(f"{directory.name}: {figures}\n    ({time.monotonic() - started:.0f} s)\n")
             sys.stdout.flush()
             told[f"{directory.name} {name}"] = asdict(figures)
