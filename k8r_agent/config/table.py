@@ -85,8 +85,8 @@ TABLE: tuple[Setting, ...] = (
         values=("refuse", "adopt"),
         help="what to do with a state partition of an earlier life of the disk",
         doc="At first boot a partition may be found that carries data but was not made by this installation. "
-            "`refuse`: the node runs without a state partition and says so. `adopt`: it is used as it is. It is "
-            "never formatted.",
+            "`refuse`: the node runs without a state partition and says so. `adopt`: it is used as it is, in its "
+            "place and size, whatever `state_size` says. It is never formatted.",
     ),
     Setting(
         section="update", key="source", read=r.optional(r.source), kind="directory or http(s) prefix",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from k8r_agent.effects import table, twins, wholedisk
+from k8r_agent.effects import former, table, twins, wholedisk
 from k8r_agent.effects.bootfacts import FACTS, UDEV, Kernel, read_facts
 from k8r_agent.effects.device import open_device
 from k8r_agent.effects.mkfs import Filesystems
@@ -87,6 +87,10 @@ class NodeDisks:
             raise DiskError(f"the table of {after.device} is written but not in use", why=after.fault, hint="reboot")
         return after
 
+    def former_state(self, disk: Disk, *, known: tuple[int, int] | None) -> Partition | None:
+        with wholedisk.open_disk(disk.device) as raw:
+            return former.find(raw, disk, known=known)
+
     def signature(self, partition: Partition) -> str:
         return self._filesystems.signature(self._readable(partition))
 
@@ -109,7 +113,8 @@ class NodeDisks:
         unfinished = found is not None and found.uuid == uuid and found.never_used
         if present and not unfinished:
             raise Protected(f"{device} is not empty", why=f"it carries {present}",
-                            hint=f"if nothing on it is needed: `mkfs.ext4 -U {uuid} {device}`, then try again")
+                            hint=f"if nothing on it is needed: `mkfs.ext4 -U {uuid} -L {label} {device}`, then "
+                                 "try again")
         if unfinished and present and found and found.label == label and self._filesystems.clean(device):
             self._filesystems.flush(device)  # an agent killed after mkfs may have left it in the cache
             return

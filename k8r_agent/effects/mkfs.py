@@ -21,7 +21,6 @@ _UNOPENED, _COPY = 8, "32768"  # exit code of e2fsck; block of the first copy of
 # that both slots use.
 _SHARED_FEATURES = "^metadata_csum_seed"
 _SINCE_1_47 = ",^orphan_file"
-_GROUPS = (1, 3, 5, 7, 9, 25, 27, 49)  # the first that hold a copy of the superblock (sparse_super)
 _RESIZE_FS = 0x40086610  # EXT4_IOC_RESIZE_FS, fs/ext4/ext4.h; what systemd-growfs uses
 HIDDEN = Path("/run/k8r/grow")
 
@@ -42,18 +41,9 @@ class Filesystems:
         return f"damaged ext4 {damaged.label}".strip() if damaged else ""
 
     def copy(self, device: Path) -> superblock.Superblock | None:
-        """A copy of an ext4 superblock, where mke2fs puts them: in the first block of some groups."""
+        """A copy of an ext4 superblock, None when there is none."""
         with wholedisk.open_disk(device) as raw:
-            for block in (4096, 1024, 2048):
-                for group in _GROUPS:
-                    at = group * 8 * block * block + (block if block == 1024 else 0)
-                    if at + superblock.LENGTH > raw.size:
-                        break
-                    data = raw.read(at, superblock.LENGTH)
-                    found = superblock.parse(data)
-                    if found and superblock.group(data) == group and found.block_size == block:
-                        return found
-        return None
+            return superblock.find_copy(raw.read, raw.size)
 
     def uuid(self, device: Path) -> str:
         """Also of an ext4 superblock whose checksum is wrong, which not every libblkid takes for one."""

@@ -26,12 +26,6 @@ FORMAT = 1
 OF_A_LIFE = ("transaction.json", "slots.json", "queue")  # said of another life of the disk: means nothing in this one
 
 
-def _lost(partition: Partition, uuid: str) -> str:
-    return ("it is never formatted by itself. Try `e2fsck -f` on it. If its content (identity, on a control-plane "
-            f"node the cluster) is really to be given up: `mkfs.ext4 -U {uuid} {partition.device}`, then "
-            "`k8r-agent first-boot`")
-
-
 class Mounts(Protocol):
     """How the partition gets to /var/lib/k8r (effects/statemount.py)."""
 
@@ -69,11 +63,15 @@ class NodeStatePartition:
         found = None if data is None else markers.parse(data)
         return None if found is None or found.new else found.uuid
 
-    def permit(self, disk: str, partition: str, *, fresh: bool) -> None:
+    def former(self, disk: Disk) -> Partition | None:
+        known = markers.parse(self._boot_files.read(markers.PATH) or b"").former
+        return self._disks.former_state(disk, known=known)
+
+    def permit(self, disk: str, partition: str, *, fresh: bool, former: Partition | None = None) -> None:
         data = self._boot_files.read(markers.PATH)
         if data is None or markers.parse(data).new:
             self._put(markers.Marker(new=markers.uuid_of_life(disk, partition), fresh=fresh, time=int(self._now()),
-                                     disk=disk))
+                                     disk=disk, former=(former.start, former.size) if former else None))
 
     def fresh(self) -> bool:
         data, disk = self._boot_files.read(markers.PATH), self._disks.own()
@@ -82,8 +80,8 @@ class NodeStatePartition:
 
     def _permitted(self) -> str:
         """UUID of the file system that may be made, "" for none."""
-        data = self._boot_files.read(markers.PATH)
-        return "" if data is None else markers.parse(data).new
+        found = markers.parse(self._boot_files.read(markers.PATH) or b"")
+        return "" if found.former else found.new
 
     def initialise(self) -> None:
         marker = self.marker()
@@ -102,6 +100,14 @@ class NodeStatePartition:
         else:
             self._first_time(disk, partition)
 
+    def _mkfs(self, partition: Partition, uuid: str) -> str:
+        return f"`mkfs.ext4 -U {uuid} -L {self._label} {partition.device}`"
+
+    def _lost(self, partition: Partition, uuid: str) -> str:
+        return ("it is never formatted by itself. Try `e2fsck -f` on it. If its content (identity, on a control-plane "
+                f"node the cluster) is really to be given up: {self._mkfs(partition, uuid)}, then "
+                "`k8r-agent first-boot`")
+
     def _first_time(self, disk: Disk, partition: Partition) -> None:
         uuid = markers.uuid_of_life(disk.id, partition.uuid)
         signature, found = self._disks.signature(partition), self._disks.filesystem_uuid(partition)
@@ -115,7 +121,7 @@ class NodeStatePartition:
         if not permitted and found != uuid:
             raise NoState(f"the state partition {partition.device} and its marker are both gone",
                           why="neither is there a file system, nor does k8r/state on the boot partition say that it "
-                              "was never made", hint=_lost(partition, uuid))
+                              "was never made", hint=self._lost(partition, uuid))
         with self._boot_files.writable():
             pass  # raises when the boot partition is not mounted: what was read of it says nothing then
         try:
@@ -132,17 +138,17 @@ class NodeStatePartition:
         if self._foreign != "adopt":
             raise Refused(where, why="disk.foreign_state is \"refuse\"",
                           hint="set foreign_state = \"adopt\" in [disk] of k8r.toml to go on with what is there, or "
-                               f"`mkfs.ext4 -U {uuid} {partition.device}` if nothing of it is needed")
+                               f"{self._mkfs(partition, uuid)} if nothing of it is needed")
         kind, _, label = signature.partition(" ")
         if kind != "ext4" or not found:
             raise Refused(where, why="that is no state partition of a node",
-                          hint=f"look what it is; `mkfs.ext4 -U {uuid} {partition.device}` gives it up")
+                          hint=f"look what it is; {self._mkfs(partition, uuid)} gives it up")
         staged = self._staged(partition, found)
         why = _not_ours(staged, label)
         if why:
             self._mounts.unstage()
             raise Refused(where, why=why, hint="adopt it with the agent that made it, or give it up: "
-                          f"`mkfs.ext4 -U {uuid} {partition.device}`")
+                          f"{self._mkfs(partition, uuid)}")
         for name in OF_A_LIFE:
             for path in (*_walk(staged, name), name):
                 staged.remove(path)
@@ -155,7 +161,7 @@ class NodeStatePartition:
         if found != expected:
             raise NoState(f"the state partition {partition.device} is not readable as what it was",
                           why=f"marker: {marker or 'damaged'}; found: {found or 'no file system'}",
-                          hint=_lost(partition, expected))
+                          hint=self._lost(partition, expected))
         self._take(disk, partition, mark="" if marker else found)
 
     def _take(self, disk: Disk, partition: Partition, *, mark: str) -> None:
@@ -176,7 +182,7 @@ class NodeStatePartition:
             return self._mounts.stage(partition)
         except K8rError as error:
             raise NoState(f"the state partition {partition.device} cannot be used", why=str(error),
-                          hint=_lost(partition, uuid)) from error
+                          hint=self._lost(partition, uuid)) from error
 
     def _mark(self, disk: Disk, uuid: str) -> None:
         self._put(markers.Marker(uuid=uuid, time=int(self._now()), disk=disk.id))

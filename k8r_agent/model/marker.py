@@ -21,17 +21,21 @@ _LIFE = uuids.UUID("6f1d7a43-3c50-4f0e-9d43-1b8f6f0a7f52")
 class Marker:
     """`uuid` of the state file system ("" when the marker is there but cannot be read), `time` in seconds since the
     epoch (also the floor of a clock without battery), `disk` the disk's GUID. `new` instead of `uuid`: it may be
-    made; `fresh`: and so was the working slot, by the same table write, so there is nothing on that either."""
+    made; `fresh`: and so was the working slot, by the same table write, so there is nothing on that either; `former`:
+    start and size, in bytes, of a state partition of another life of the disk: it was found, so none is made."""
 
     uuid: str = ""
     time: int = 0
     disk: str = ""
     new: str = ""
     fresh: bool = False
+    former: tuple[int, int] | None = None
 
 
 def build(marker: Marker) -> bytes:
     first = f"new={marker.new}" + ("\nfresh=yes" if marker.fresh else "") if marker.new else f"uuid={marker.uuid}"
+    if marker.new and marker.former:
+        first += "\nformer={}+{}".format(*marker.former)
     text = f"{first}\ntime={marker.time}\ndisk={marker.disk}\n"
     return text.encode("ascii").ljust(LENGTH, b"\n")
 
@@ -44,7 +48,15 @@ def parse(data: bytes) -> Marker:
     time = values.get("time", "")
     new = "" if "uuid" in values else new
     return Marker(uuid=uuid, new=new, fresh=bool(new) and values.get("fresh") == "yes", disk=values.get("disk", ""),
+                  former=_place(values.get("former", "")) if new else None,
                   time=int(time) if time.isdecimal() and len(time) < 20 else 0)
+
+
+def _place(text: str) -> tuple[int, int] | None:
+    start, _, size = text.partition("+")
+    if not (start.isdecimal() and size.isdecimal() and len(text) < 40):
+        return None
+    return int(start), int(size)
 
 
 def _uuid(text: str) -> str:

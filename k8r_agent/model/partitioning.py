@@ -13,6 +13,8 @@ ALIGN = 1 << 20
 TYPE_LINUX = {"gpt": "0fc63daf-8483-4772-8e79-3d69d8477de4", "dos": "83"}
 GPT_TAIL = 1 << 20  # backup table; on a DOS disk kept free as well, a stale one of another life may lie there
 MBR_SECTORS = 1 << 32  # first sector and length are 32-bit numbers
+_GRID = 128 << 20  # sizes of state partitions, and of virtual disks, are multiples of this nearly always
+_PROBES = 8192  # 1 TiB from each end of the disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +26,15 @@ class Layout:
     note: str = ""
 
 
-def plan(disk: Disk, *, image_size: int, state_size: int, role: str, new_id: Callable[[], str]) -> Layout | None:
+def plan(disk: Disk, *, image_size: int, state_size: int, role: str, new_id: Callable[[], str],
+         former: Partition | None = None) -> Layout | None:
     """The whole table wanted on `disk`; None when working and state partition are there already.
 
     Image slot grown to `image_size`, state partition of `state_size` at the end of the disk (so that it is found
     again when the disk is flashed anew), everything between for the working slot. Starts are kept. `new_id` returns
     a random UUID: a disk that had only the two partitions of its image gets a new GUID and new PARTUUIDs, because
-    every disk flashed from that image carries the same ones.
+    every disk flashed from that image carries the same ones. `former`: a state partition of another life of this disk,
+    which stays where it is and as it is.
 
     Raises DiskTooSmall with the number of bytes missing, DiskError for a disk that is not a node's.
     """
@@ -42,8 +46,10 @@ def plan(disk: Disk, *, image_size: int, state_size: int, role: str, new_id: Cal
     if working is not None and state is not None:
         return None
     others = [p.start for p in disk.partitions if p.number > STATE and p.start > image.start]
-    end = min([_usable_end(disk), *others])
+    end = min([usable_end(disk), *others])
     if working is None:
+        if state is None and former is not None:
+            state = state_at(disk, former.start, former.size)
         end = state.start if state is not None else end
         image, working, state = _divide(disk, image_size, state_size, image, state, end)
     else:
@@ -65,7 +71,8 @@ def _divide(disk: Disk, image_size: int, state_size: int, image: Partition, stat
         raise DiskTooSmall(
             f"{disk.device} is {short} bytes ({format_size(short)}) too small",
             why=f"boot partition, twice {format_size(image.size)} for image and working slot and "
-                f"{format_size(state_size)} for state need {needed} bytes; {end} of {disk.size} can be used",
+                f"{format_size(state_size)} for state need {needed} bytes; {end} of {disk.size} can be used"
+                f"{', where a state partition begins' if state else ''}",
             hint="use a larger disk, or set smaller disk.image_size and disk.state_size in k8r.toml "
                  "(an image slot must have room for every later release)")
     if state is None:
@@ -83,6 +90,22 @@ def _after(disk: Disk, working: Partition, size: int, end: int) -> Partition:
                            why=f"the working slot ends at {working.end} of {disk.size}",
                            hint="back up the node and flash it anew")
     return _linux(disk, STATE, start, size)
+
+
+def state_at(disk: Disk, start: int, size: int) -> Partition:
+    """The entry for a state partition that is there already."""
+    return _linux(disk, STATE, start, size)
+
+
+def former_starts(disk: Disk) -> tuple[int, ...]:
+    """Where a state partition of another life of `disk` may begin that no table names: its size was a multiple of
+    128 MiB, and it reached to the end of the disk, which was where it is now or, before the disk grew, at a multiple
+    of 128 MiB. In bytes, ascending; at most some 16,000, so that a slow disk is done in minutes."""
+    image = disk.partition(IMAGE)
+    first, end = _up(image.end if image else 0), usable_end(disk)
+    now = range(end - _GRID, first - 1, -_GRID)[:_PROBES]
+    before = range(-(-(first + GPT_TAIL) // _GRID) * _GRID - GPT_TAIL, end, _GRID)[:_PROBES]
+    return tuple(sorted({*now, *before}))
 
 
 def _linux(disk: Disk, number: int, start: int, size: int) -> Partition:
@@ -115,7 +138,8 @@ def _identified(disk: Disk, wanted: tuple[Partition, ...], new_id: Callable[[], 
     return Layout(id=new_id() if fresh else disk.id, partitions=parts, note=note)
 
 
-def _usable_end(disk: Disk) -> int:
+def usable_end(disk: Disk) -> int:
+    """Behind the last byte that a partition may have."""
     size = disk.size if disk.table == "gpt" else min(disk.size, MBR_SECTORS * disk.sector)
     return _down(size - GPT_TAIL)
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 OFFSET, LENGTH = 1024, 1024
 _MAGIC = 0xEF53
 _64BIT = 0x80
+_GROUPS = (1, 3, 5, 7, 9, 25, 27, 49)  # the first that hold a copy of the superblock (sparse_super)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +60,18 @@ def parse(raw: bytes) -> Superblock | None:
 def group(raw: bytes) -> int:
     """The block group that a copy says it lies in; 0 for the first superblock."""
     return int(struct.unpack_from("<H", raw, 0x5A)[0])
+
+
+def find_copy(read: Callable[[int, int], bytes], size: int) -> Superblock | None:
+    """A copy of the superblock, where mke2fs puts them: in the first block of some groups. `read(offset, length)` and
+    `size` are of the device that the file system is on, in bytes."""
+    for block in (4096, 1024, 2048):
+        for number in _GROUPS:
+            at = number * 8 * block * block + (block if block == 1024 else 0)
+            if at + LENGTH > size:
+                break
+            data = read(at, LENGTH)
+            found = parse(data)
+            if found and group(data) == number and found.block_size == block:
+                return found
+    return None

@@ -47,6 +47,10 @@ class Disks(Protocol):
         """Write the whole table once (backup table at the end of the disk), verify it from the medium, and
         tell the kernel, while partitions are in use. Idempotent. Partitions keep their start."""
 
+    def former_state(self, disk: Disk, *, known: tuple[int, int] | None) -> Partition | None:
+        """The state partition of an earlier life of `disk`, where the present table has none: start, size, and as name
+        the label of the ext4 that is there. `known`: start and size in bytes, where it was seen before. Observes."""
+
     def signature(self, partition: Partition) -> str:
         """What libblkid finds on it (`ext4 k8r-state`, `crypto_LUKS`), "" when nothing."""
 

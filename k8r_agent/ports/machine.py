@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from k8r_agent.model.layout import Disk, Partition
+
 
 class Machine(Protocol):
     def now(self) -> float:
@@ -70,10 +72,14 @@ class StatePartition(Protocol):
     def marker(self) -> str | None:
         """UUID that the boot partition says was initialised; None: never, or nobody knows."""
 
-    def permit(self, disk: str, partition: str, *, fresh: bool) -> None:
+    def former(self, disk: Disk) -> Partition | None:
+        """Where the table of `disk` has no state partition: the one of an earlier life of it, which is still there."""
+
+    def permit(self, disk: str, partition: str, *, fresh: bool, former: Partition | None = None) -> None:
         """Before the table write that makes the partition, with the IDs it is to get: its file system may be made.
-        `fresh`: it makes the working slot as well. Changes nothing where the boot partition says that it was
-        initialised. Durable on return."""
+        `fresh`: it makes the working slot as well. `former` is remembered: the write may destroy what told of it, and
+        no file system is made then. Changes nothing where the boot partition says that it was initialised. Durable
+        on return."""
 
     def fresh(self) -> bool:
         """Until it is initialised: the present table was written with a permit that said `fresh`."""

@@ -99,10 +99,18 @@ def _cluster(world: World, last: Transaction | None) -> Duty:
     if last is None or last.task != "join" or last.facts.get("asked") != enter_cluster.asked(world):
         return Duty(action=Action.START, task="join", why=f"the node belongs into a cluster: {found.reason}")
     again = enter_cluster.AGAIN in last.facts
-    if again and world.machine.now() - last.ended >= REST:
+    if again and _rested(world, last):
         return Duty(action=Action.START, task="join", why=f"{last.note}: once more")
     return Duty(why=f"the node is in no cluster: {last.note}", hint=last.facts.get("hint", "") or (
         "" if again else "mend the cause, then run `k8r-agent join`"))
+
+
+def _rested(world: World, last: Transaction) -> bool:
+    """Where the clock was ahead when that attempt ended, or is behind now, nobody knows how long ago that was: one
+    attempt for each start of the runner then, which k8r-join.timer starts every ten minutes."""
+    if world.cluster.clock() < last.ended:
+        return world.txn is None or world.txn.id != last.id
+    return world.machine.now() - last.ended >= REST
 
 
 def _not_primary(world: World, state: BootState, last: Transaction | None) -> Duty:

@@ -13,18 +13,23 @@ from typing import Any
 
 import pytest
 
+from k8r_agent.config.settings import DiskSettings, Settings
 from k8r_agent.effects.commands import commands
 from k8r_agent.effects.disks import NodeDisks
 from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.effects.statemount import StateMounts
 from k8r_agent.effects.statepartition import NodeStatePartition
+from k8r_agent.effects.wholedisk import open_disk
 from k8r_agent.errors import NoState, Refused, StateError
 from k8r_agent.model import marker as markers
 from k8r_agent.model.layout import STATE
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.commands import Result
+from k8r_agent.ports.step import World
+from k8r_agent.steps.partition_disk import PartitionDisk
 from tests.contract.test_disk_disks import Loop, partitioned, real
 from tests.fakes.flashed import MIB, flashed_gpt
+from tests.fakes.simple import Listener
 from tests.fakes.statepartition import MemoryBootFiles
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
@@ -179,6 +184,49 @@ def test_another_life(rig: Rig) -> None:
     rig.again("adopt").initialise()
     assert rig.state.marker() == other and rig.files.read("identity/machine-id") == b"precious"
     assert rig.files.read("slots.json") is None and rig.files.names("queue") == ()
+
+
+def first_boot(rig: Rig, foreign: str) -> None:
+    """Of a disk that was flashed again: its own partition is twice as large now, so it would begin elsewhere."""
+    subprocess.run(["partx", "-d", str(rig.loop.device)], check=True)
+    with open_disk(rig.loop.device, write=True) as raw:
+        for sector, data in flashed_gpt(64 * MIB).durable.items():
+            raw.write(512 * sector, data)
+        raw.flush()
+    rig.loop.learn()
+    rig.loop.facts(rig.path / "boot", Slot.IMAGE)
+    rig.boot_files.files.clear()
+    nothing: Any = None
+    settings = Settings(disk=DiskSettings(image_size=12 * MIB, state_size=16 * MIB, foreign_state=foreign))
+    state = rig.again(foreign)
+    PartitionDisk().apply(World(
+        settings=settings, disks=rig.disks, boot=nothing, state=state, files=rig.files, slots=nothing, bundles=nothing,
+        identity=nothing, machine=nothing, report=Listener()))
+    state.initialise()
+
+
+@pytest.mark.fault(29)
+def test_another_life_elsewhere(rig: Rig) -> None:
+    """Refused before anything is written, adopted, and given up with the command that the error names."""
+    rig.state.initialise()
+    rig.files.write("identity/machine-id", b"precious")
+    rig.umount()
+    before = rig.disks.own().partition(STATE)
+    assert before
+    content = rig.device.read_bytes()
+    with pytest.raises(Refused, match="another life") as failure:
+        first_boot(rig, "refuse")
+    with open_disk(rig.loop.device) as raw:
+        assert raw.read(before.start, before.size) == content and rig.disks.own().partition(STATE) is None
+    first_boot(rig, "adopt")
+    after = rig.disks.own().partition(STATE)
+    assert after and (after.start, after.size) == (before.start, before.size)
+    assert rig.files.read("identity/machine-id") == b"precious"
+    rig.umount()
+    subprocess.run(failure.value.hint.split("`")[1].split(), check=True)
+    first_boot(rig, "refuse")
+    after = rig.disks.own().partition(STATE)
+    assert after and after.size == 16 * MIB and rig.files.names("identity") == ()
 
 
 @pytest.mark.fault(30)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ STEPS = (PartitionDisk(), MakeState())
 CUTS: dict[str, Callable[[int], bool]] = {
     "nothing arrived": lambda sector: False, "all arrived": lambda sector: True,
     "every other sector arrived": lambda sector: sector % 2 == 0,
+    "all but the last of the disk arrived": lambda sector: sector % 8192 != 8191,
 }
 
 
@@ -46,7 +48,7 @@ class Node:
     """A flashed disk and what boots from it. Dies at the points whose numbers are in `deaths`."""
 
     def __init__(self, medium: Medium | None = None, *, deaths: frozenset[int] = frozenset(), foreign: str = "refuse",
-                 boot_files: MemoryBootFiles | None = None) -> None:
+                 boot_files: MemoryBootFiles | None = None, state_size: int = 4 * MIB) -> None:
         self.deaths, self.passed = deaths, 0
         self.trace: list[str] = []
         self.disks = FakeDisks(medium or flashed_gpt(32 * MIB), point=self.point)
@@ -54,7 +56,8 @@ class Node:
         self.boot_files = boot_files or MemoryBootFiles(self.point)
         self.state = FakeStatePartition(self.disks, self.files, boot_files=self.boot_files, foreign=foreign)
         nothing: Any = None
-        self.world = World(settings=SETTINGS, disks=self.disks, boot=nothing, state=self.state, files=self.files,
+        settings = replace(SETTINGS, disk=replace(SETTINGS.disk, state_size=state_size, foreign_state=foreign))
+        self.world = World(settings=settings, disks=self.disks, boot=nothing, state=self.state, files=self.files,
                            slots=nothing, bundles=nothing, identity=nothing, machine=nothing, report=Quiet())
         self.state.boot()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from k8r_agent.effects import table
+from k8r_agent.effects import former, table
 from k8r_agent.errors import DiskAmbiguous, DiskError, Protected, SlotBusy
 from k8r_agent.model import superblock
 from k8r_agent.model.boot import BootFacts
@@ -131,6 +131,9 @@ class FakeDisks:
         self.kernel = {p.number: (p.start, p.size) for p in wanted}
         self.point("table:done")
         return self.own()
+
+    def former_state(self, disk: Disk, *, known: tuple[int, int] | None) -> Partition | None:
+        return former.find(self.medium, disk, known=known)
 
     def signature(self, partition: Partition) -> str:
         mine = self._mine(partition)

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from k8r_agent.config.settings import Settings
 from k8r_agent.model.boot import BootAssets, BootFacts, BootState, LoaderFault
+from k8r_agent.model.layout import Disk, Partition
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import RebootRequested, World
 from k8r_agent.store.slots import SlotStore
@@ -157,7 +158,10 @@ class SimpleState:
     def marker(self) -> str | None:
         return self.uuid
 
-    def permit(self, disk: str, partition: str, *, fresh: bool) -> None:
+    def former(self, disk: Disk) -> Partition | None:
+        return None
+
+    def permit(self, disk: str, partition: str, *, fresh: bool, former: Partition | None = None) -> None:
         raise AssertionError("nothing here divides a disk")
 
     def fresh(self) -> bool:

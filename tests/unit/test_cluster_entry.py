@@ -140,15 +140,6 @@ def test_a_node_of_the_same_name_that_is_ready_elsewhere() -> None:
     assert outside.data["nodes"]["node-1"]["uid"] == uid
 
 
-def test_a_clock_in_1970() -> None:
-    found = node(JOINER, outside=Outside())
-    found.cluster.time = 0.0
-    assert "the clock is wrong" in tried(found).note and untouched(found)
-    found.cluster.time = None
-    found.machine.sleep(duties.REST)
-    assert tried(found).state.value == "done"
-
-
 def test_without_a_state_partition_nothing_is_entered() -> None:
     found = node(JOINER, outside=Outside())
     found.files.on_partition = False

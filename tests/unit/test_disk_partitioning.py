@@ -11,7 +11,7 @@ import pytest
 
 from k8r_agent.errors import DiskError, DiskTooSmall
 from k8r_agent.model.layout import Disk, Partition
-from k8r_agent.model.partitioning import Layout, plan
+from k8r_agent.model.partitioning import Layout, former_starts, plan, state_at
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 
@@ -116,3 +116,26 @@ def test_a_disk_that_is_no_nodes() -> None:
     d = disk(32 * GIB)
     with pytest.raises(DiskError, match="not a node's disk"):
         wanted(replace(d, partitions=d.partitions[:1]))
+
+
+def test_a_state_partition_of_another_life_stays_where_it_is_and_as_it_is() -> None:
+    d = disk(32 * GIB)
+    layout = plan(d, image_size=4 * GIB, state_size=2 * GIB, role="worker", new_id=ids(),
+                  former=state_at(d, 20 * GIB + 512, 3 * GIB - 1536))
+    assert layout is not None
+    p3, p4 = layout.partitions[2:]
+    assert (p4.start, p4.size, p4.name) == (20 * GIB + 512, 3 * GIB - 1536, "k8r-state") and p3.end == p4.start
+    with pytest.raises(DiskTooSmall, match="too small") as failure:
+        plan(d, image_size=4 * GIB, state_size=2 * GIB, role="worker", new_id=ids(), former=state_at(d, 8 * GIB, GIB))
+    assert "where a state partition begins" in failure.value.why
+
+
+@pytest.mark.parametrize("size", [32 * GIB, 32 * GIB + 12345 * 512, 500107862016, 40 * TIB])
+@pytest.mark.parametrize("table", ["gpt", "dos"])
+def test_where_a_state_partition_of_another_life_may_begin(size: int, table: str) -> None:
+    """Whatever it had of 128 MiB each, on a disk of this size or a smaller one; and not more than can be looked at."""
+    starts = former_starts(disk(size, table=table))
+    assert starts == tuple(sorted(set(starts))) and starts[0] >= 513 * MIB + 1536 * MIB and len(starts) <= 16384
+    for part in (256 * MIB, 640 * MIB, 2 * GIB, 5 * GIB):
+        assert wanted(disk(size, table=table), state=part).partitions[3].start in starts
+        assert wanted(disk(16 * GIB, table=table), state=part).partitions[3].start in starts
