@@ -20,7 +20,7 @@ from k8r_agent.model.task import Task
 from k8r_agent.model.txn import Event, Request, Transaction, TxnState
 from k8r_agent.ports.commands import Commands
 from k8r_agent.ports.step import Step, World
-from k8r_agent.steps import STEPS, duties
+from k8r_agent.steps import STEPS, by_hand, duties
 from k8r_agent.steps.duties import Action, Duty
 from k8r_agent.steps.position import typed
 from k8r_agent.store.events import EventLog
@@ -155,6 +155,7 @@ class Runner:
             duty = duties.decide(self.world, last)
             self.world.report.status(duty.why or "idle")
             self._settle_counters()
+            by_hand.note(self.world)
             return self._do(duty)
         except StateError:
             raise  # what cannot be counted is not done, and the log cannot tell it

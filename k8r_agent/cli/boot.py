@@ -24,6 +24,7 @@ INTERVAL = 5.0  # seconds between looks
 MARGIN = 30.0  # seconds before the deadline at which health gives up, so that its reason is logged before the reboot
 PATIENCE = 60.0  # seconds for what is outside of the node
 COMPLETE = "boot-complete.target"
+IMAGES = "k8r-preload-images.service"  # the kubelet waits for it, and the boot for the kubelet
 
 
 def run_health(args: Namespace, console: Console, node: Node) -> int:
@@ -35,7 +36,8 @@ def run_health(args: Namespace, console: Console, node: Node) -> int:
     from k8r_agent.steps.health import OUTSIDE
 
     machine = node.world.machine
-    end, patient_until = node.lenient()[0].boot.deadline - MARGIN, machine.monotonic() + PATIENCE
+    patient_until = machine.monotonic() + PATIENCE
+    end = max(node.lenient()[0].boot.deadline - MARGIN, patient_until)  # it may come late, after container images
     waited_for = ""
     while True:
         checks, accepted = machine.health(), _accepted(node)  # each time: somebody may just now accept them
@@ -116,12 +118,17 @@ def run_check(args: Namespace, console: Console, node: Node) -> int:
 
 
 def run_deadline(args: Namespace, console: Console, node: Node) -> int:
-    """Reboots only where another slot or a counted try is behind it: a node without either stays reachable."""
+    """Reboots only where another slot or a counted try is behind it: a node without either stays reachable. The time
+    in which container images are imported does not count: it has a limit of its own, and a reboot makes it no shorter.
+    """
     machine, deadline = node.world.machine, node.lenient()[0].boot.deadline
     while machine.monotonic() < deadline:
         if node.unit_active(COMPLETE):
             return Exit.OK
-        node.sleep(min(INTERVAL, max(0.1, deadline - machine.monotonic())))
+        pause = min(INTERVAL, max(0.1, deadline - machine.monotonic()))
+        if node.unit_starting(IMAGES):
+            deadline += pause
+        node.sleep(pause)
     if node.unit_active(COMPLETE):
         return Exit.OK
     try:

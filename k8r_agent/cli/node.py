@@ -221,12 +221,19 @@ class Node:
 
     def unit_active(self, unit: str) -> bool:
         """False as well when systemd cannot be asked: then nobody can say that it is."""
+        return self._unit_state(unit) == "active"
+
+    def unit_starting(self, unit: str) -> bool:
+        """As unit_active(); a unit that only runs once is starting until it is done."""
+        return self._unit_state(unit) == "activating"
+
+    def _unit_state(self, unit: str) -> str:
         from k8r_agent.effects.bus import Bus
 
         try:
-            return Bus().unit_state(unit) == "active"
+            return Bus().unit_state(unit)
         except K8rError:
-            return False
+            return ""
 
     def stop_unit(self, unit: str) -> None:
         from k8r_agent.effects.bus import Bus

@@ -27,6 +27,9 @@ def run(request: Mapping[str, str], args: Namespace, console: Console, node: Nod
     if args.dry_run:
         return submit("rescue", request, args, console, node)
     refuse_when_busy(node)
+    from k8r_agent.steps import by_hand
+
+    by_hand.refuse(node.rehearsal("rescue", request))
     consent(args, console, announcement(node, request["source"], request.get("release", "")),
             "Write the working slot?")
     return submit("rescue", request, args, console, node)

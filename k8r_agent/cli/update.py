@@ -21,7 +21,8 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="DIR|URL",
                         help="the bundle; without it, update.source of the configuration")
     parser.add_argument("--force", action="store_true",
-                        help="also a release that the image slot holds already, or that is in quarantine")
+                        help="also a release that the image slot holds already, or that is in quarantine; in the "
+                             "image slot also over a cluster that was made by hand")
     add_yes(parser, "do not ask, not even where the image slot runs for want of a working one: there the working slot "
                     "is overwritten")
     parser.add_argument("--if-auto", action="store_true",

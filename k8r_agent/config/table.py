@@ -125,8 +125,9 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         section="boot", key="deadline", read=r.at_least("2min", r.duration), kind="duration",
         help="time that a boot may take to become healthy",
-        doc="After this long without `boot-complete.target` the node reboots, which costs a try. Below two minutes a "
-            "slow boot would be taken for a bad one.",
+        doc="After this long without `boot-complete.target` the node reboots, which costs a try. Time in which "
+            "container images of the golden image are imported does not count. Below two minutes a slow boot would be "
+            "taken for a bad one.",
     ),
     Setting(
         section="boot", key="grace", read=r.duration, kind="duration",

@@ -31,8 +31,9 @@ class SlotState(str, enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class SlotStatus:
-    """What was last written into a slot. `digest` is the sha256 of the whole unpacked image, hex. `accepted` are the
-    names of failing health checks that an operator put up with, until the slot is written again."""
+    """What was last written into a slot. `digest` is the sha256 of the whole unpacked image, hex. Until the slot is
+    written again: `accepted` are the names of failing health checks that an operator put up with, `by_hand` is the
+    role (`control-plane`, `worker`) of a system whose place in its cluster only this slot keeps, "" for others."""
 
     state: SlotState = SlotState.UNKNOWN
     release: int = 0
@@ -41,3 +42,4 @@ class SlotStatus:
     txn: str = ""
     time: float = 0.0  # seconds since the epoch
     accepted: tuple[str, ...] = ()
+    by_hand: str = ""

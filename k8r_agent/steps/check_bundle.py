@@ -13,7 +13,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.units import format_size
 from k8r_agent.ports.bundle import Bundle
 from k8r_agent.ports.step import World
-from k8r_agent.steps import image_slot, quarantine, skew
+from k8r_agent.steps import by_hand, image_slot, quarantine, skew
 from k8r_agent.store.slots import before
 
 # On the boot partition lie the assets of two slots and, while one is replaced, a third set. What else is there of them
@@ -94,6 +94,7 @@ class CheckRescueBundle:
             raise Refused("the working slot is not written from a bundle",
                           why="the node runs from it, or could still boot it",
                           hint="`k8r-agent update` and `rollback` go by way of the image slot then")
+        by_hand.refuse(world)
         image_slot.partition(world, Slot.WORKING)
         (CheckPreviousBundle if world.arg("release") else CheckBundle)(Slot.WORKING, Slot.IMAGE).apply(world)
 

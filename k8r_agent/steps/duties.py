@@ -135,12 +135,17 @@ def _not_primary(world: World, state: BootState, last: Transaction | None) -> Du
 
 
 def _working_dead(world: World, why: str) -> Duty:
-    image = world.slots.status(Slot.IMAGE)
+    from k8r_agent.steps import by_hand
+
+    image, lost = world.slots.status(Slot.IMAGE), by_hand.loss(world)
+    why = f"{why}; {lost}" if lost else why
     offer = Duty(why=why, hint=f"{_ways_out(world)}; `k8r-agent reboot --slot working` tries it once more")
     if counters(world.files).chances < LAST_CHANCES and world.boot.assets(Slot.WORKING) is not None:
         return Duty(action=Action.RETURN, why=f"{why}; it gets one more chance", hint=offer.hint)
     if world.settings.boot.when_working_dead != "reinstall":
         return offer
+    if lost:
+        return Duty(why=f"{why}: no reinstall by itself", hint=offer.hint)
     if image.state is not SlotState.OK:
         return Duty(why=f"{why}; no reinstall by itself, because the image slot is {image.state}", hint=offer.hint)
     if counters(world.files).automatic.get(image.digest, 0) >= AUTOMATIC:
@@ -162,10 +167,11 @@ def _in_image(world: World, state: BootState, last: Transaction | None) -> Duty:
 def _ways_out(world: World) -> str:
     """To a working slot, while the image slot runs for want of one."""
     working = world.slots.status(Slot.WORKING)
-    ways = ["`k8r-agent reinstall` writes the working slot from the image slot",
-            "`k8r-agent update DIR|URL` with a newer release"]
+    force = " --force" if working.by_hand else ""
+    ways = [f"`k8r-agent reinstall{force}` writes the working slot from the image slot",
+            f"`k8r-agent update{force} DIR|URL` with a newer release"]
     if older := before(world.slots, working.release):
-        ways.append(f"`k8r-agent rollback` with release {older}")
+        ways.append(f"`k8r-agent rollback{force}` with release {older}")
     if working.state is SlotState.OK and world.boot.state().primary is Slot.IMAGE:
         ways.append("`k8r-agent reboot --slot working` and there `k8r-agent confirm --force` keep it as it is")
     return ", ".join(ways)

@@ -38,5 +38,5 @@ def _fresh(world: World) -> bool:
     """Made by this table write, or written by a first boot that never came to its end, or half written: all three are
     known because something says so."""
     status = world.slots.status(Slot.WORKING)
-    never_confirmed = status.state is SlotState.OK and world.slots.release_floor() == 0
+    never_confirmed = status.state is SlotState.OK and world.slots.release_floor() == 0 and not status.by_hand
     return world.recall(FRESH) == "yes" or status.state is SlotState.PENDING or never_confirmed

@@ -8,7 +8,7 @@ from k8r_agent.errors import K8rError, NoState, Refused
 from k8r_agent.model.layout import IMAGE, WORKING, Partition
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.ports.step import World
-from k8r_agent.steps import quarantine
+from k8r_agent.steps import by_hand, quarantine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Preflight:
 def _refusals(world: World) -> list[K8rError]:
     """Every reason at once, worst first."""
     found: list[K8rError] = []
-    for gate in (_state, _disk, _image, _boot):
+    for gate in (_state, _disk, _image, _boot, by_hand.refuse):
         try:
             gate(world)
         except K8rError as error:

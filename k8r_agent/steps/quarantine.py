@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from k8r_agent.errors import Refused
-from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Transaction
 from k8r_agent.ports.step import World
-from k8r_agent.store import cluster as store
 from k8r_agent.store import condemned
 
 BLAMED = ("self-check", "boot-working", "rejoin", "health-check", "cluster-health")  # where the new system runs
@@ -27,8 +25,8 @@ def forgive(world: World, release: int) -> None:
 
 
 class QuarantineRelease:
-    """After a reinstall that failed in the new system of a node in a cluster. A node without one is as it always was:
-    its owner decides."""
+    """After a reinstall that failed in the new system. Where the node goes back to an older release, the next check
+    would take this one for news."""
 
     name = "quarantine-release"
     summary = "Remember that this release did not work here"
@@ -36,14 +34,18 @@ class QuarantineRelease:
     def done(self, world: World) -> bool:
         if not world.files.persistent() or world.txn is None or _blame(world.txn) is None:
             return True
-        release = world.slots.status(Slot.IMAGE).release
-        return (not release or store.membership(world.files) is None
-                or condemned.find(world.files, release) is not None)
+        release = _brought(world)
+        return not release or condemned.find(world.files, release) is not None
 
     def apply(self, world: World) -> None:
         assert world.txn is not None
         condemned.add(world.files, condemned.Condemned(
-            release=world.slots.status(Slot.IMAGE).release, why=_blame(world.txn) or "", time=world.machine.now()))
+            release=_brought(world), why=_blame(world.txn) or "", time=world.machine.now()))
+
+
+def _brought(world: World) -> int:
+    """The release that this transaction brings: a rescue's is in the working slot only."""
+    return int(world.recall("release") or 0)
 
 
 def _blame(txn: Transaction) -> str | None:

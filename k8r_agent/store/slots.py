@@ -37,7 +37,7 @@ class SlotStore:
         slots = dict(record.get("slots", {}))
         slots[str(slot)] = {**(slots.get(str(slot)) or {}), "state": str(status.state), "release": status.release,
                             "version": status.version, "digest": status.digest, "txn": status.txn,
-                            "time": status.time, "accepted": list(status.accepted)}
+                            "time": status.time, "accepted": list(status.accepted), "by_hand": status.by_hand}
         self._write({**record, "slots": slots})
 
     def keep(self, release: int, files: Mapping[str, bytes]) -> None:
@@ -171,6 +171,7 @@ def _status(entry: object) -> SlotStatus:
         return SlotStatus(state=SlotState(entry["state"]), release=int(entry.get("release", 0)),
                           version=str(entry.get("version", "")), digest=str(entry.get("digest", "")),
                           txn=str(entry.get("txn", "")), time=float(entry.get("time", 0)),
-                          accepted=tuple(str(name) for name in entry.get("accepted", ())))
+                          accepted=tuple(str(name) for name in entry.get("accepted", ())),
+                          by_hand=str(entry.get("by_hand", "")))
     except (ValueError, TypeError, KeyError):
         return SlotStatus()

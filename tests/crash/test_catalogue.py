@@ -25,6 +25,7 @@ from tests.crash.scenarios import (
     last,
     reinstalled,
     settled,
+    stranded,
     updated,
 )
 from tests.fakes.bootfiles import FakeBootFiles
@@ -72,6 +73,20 @@ def test_a_release_that_was_left_is_not_newer(loader: MakeLoader, tmp_path: Path
     node = asked(reinstalled(loader), "rollback", source="release-1")
     assert to_the_end(node) is Outcome.DONE and node._content(Slot.WORKING) == node._content(Slot.IMAGE) == 1
     assert Prompt(tmp_path, world=node.world()).node.newest_release() == 2
+
+
+@pytest.mark.fault(20)
+def test_a_release_that_never_got_well_is_not_taken_again(loader: MakeLoader, tmp_path: Path) -> None:
+    """The node went back to release 1, and no higher one was ever confirmed: to the daily check release 2 is newer."""
+    node = asked(stranded(loader), "rescue", source="release-1", release="1")
+    assert to_the_end(node) is Outcome.DONE and node._content(Slot.WORKING) == node._content(Slot.IMAGE) == 1
+    prompt = Prompt(tmp_path, world=node.world())
+    assert prompt.node.newest_release() == 1 and [bad.release for bad in prompt.node.quarantined()] == [2]
+    for args, content in (({}, 1), ({"force": "yes"}, 2)):
+        node.machine.sleep(1)
+        runner.submit(node.world(), "update", {"source": "release-2", **args}, requested_by="the timer")
+        to_the_end(node)
+        assert node._content(Slot.IMAGE) == content, last(node).note
 
 
 @pytest.mark.fault(41)

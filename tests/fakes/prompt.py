@@ -36,6 +36,7 @@ class PromptNode(Node):
     runner: Callable[[], object] | None = None
     complete = False
     slept = 0.0
+    starting = 0.0  # units do, for so many seconds
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -54,6 +55,9 @@ class PromptNode(Node):
 
     def unit_active(self, unit: str) -> bool:
         return self.complete
+
+    def unit_starting(self, unit: str) -> bool:
+        return self.slept < self.starting
 
 
 class Prompt:

@@ -63,6 +63,13 @@ def test_health_gives_up_before_the_deadline(prompt: Prompt) -> None:
     assert prompt.node.slept < 600
 
 
+def test_health_that_is_asked_late_is_waited_for_too(prompt: Prompt) -> None:
+    """Container images took longer than the deadline, which did not count that."""
+    prompt.world.machine.clock.time += 900.0  # type: ignore[attr-defined]
+    sick(prompt, until=30)
+    assert prompt.run("boot", "health") == Exit.OK
+
+
 @pytest.mark.fault(18)
 def test_a_dead_network_is_waited_for_and_then_put_up_with(prompt: Prompt) -> None:
     start_of_boot(prompt)
@@ -131,6 +138,13 @@ def test_the_configured_deadline(prompt: Prompt) -> None:
     prompt.node.runner = None
     prompt.run("boot", "deadline")
     assert 170 < prompt.node.slept < 181
+
+
+def test_the_deadline_waits_for_container_images(prompt: Prompt) -> None:
+    start_of_boot(prompt)
+    prompt.node.runner, prompt.node.starting = None, 900.0
+    assert prompt.run("boot", "deadline") == Exit.OK
+    assert 1490 < prompt.node.slept < 1501 and reboots(prompt) == 1
 
 
 # confirm

@@ -18,9 +18,10 @@ from tests.fakes.statefiles import FakeStateFiles
 from tests.fakes.upgrading import ControlPlane, control_plane
 
 
-def failed(node: ControlPlane, step: str) -> None:
+def failed(node: ControlPlane, step: str, *, release: int = 2) -> None:
     assert node.world.txn is not None
-    node.world.txn = replace(node.world.txn, facts={"failed-step": step, "why": "api-server: no answer"})
+    node.world.txn = replace(node.world.txn, facts={"failed-step": step, "why": "api-server: no answer",
+                                                    "release": str(release)})
 
 
 @pytest.mark.parametrize("step", quarantine.BLAMED)
@@ -51,11 +52,18 @@ def test_nor_does_a_way_back_that_is_refused(error: str, blamed: bool) -> None:
     assert QuarantineRelease().done(node.world) is not blamed
 
 
-def test_nor_on_a_node_without_a_cluster() -> None:
+def test_also_on_a_node_without_a_cluster() -> None:
     node = control_plane()
     node.files.remove("cluster/membership.json")
     failed(node, "health-check")
-    assert QuarantineRelease().done(node.world)
+    assert not QuarantineRelease().done(node.world)
+
+
+def test_a_rescue_is_blamed_on_what_it_wrote_and_not_on_the_image_slot() -> None:
+    node = control_plane()
+    failed(node, "health-check", release=3)
+    QuarantineRelease().apply(node.world)
+    assert [one.release for one in condemned.load(node.files)] == [3]
 
 
 @pytest.mark.fault(20)
