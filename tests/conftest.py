@@ -129,14 +129,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many runs the crash matrices had, those of the whole ones each, and how many torn states were judged."""
+    """How many runs and torn states each file of the crash tests had, and what the whole matrices printed."""
     reports = [r for r in terminalreporter.stats.get("passed", ()) if r.nodeid.startswith("tests/crash/")]
     lines = sorted(line for report in reports if "slow" in report.keywords for line in report.capstdout.splitlines())
-    runs = [int(found) for report in reports for found in re.findall(r"(\d+) runs", report.capstdout)]
-    torn = [int(found) for report in reports for found in re.findall(r"(\d+) torn states", report.capstdout)]
-    for line in [*filter(None, lines), f"crash matrices: {sum(runs)} runs in {len(runs)} tests",
-                 f"boot decisions: {sum(torn)} torn states in {len(torn)} tests"] if runs or torn else ():
+    sums: dict[tuple[str, str], list[int]] = {}
+    for report in reports:
+        for number, what in re.findall(r"(\d+) (runs|torn states)\b", report.capstdout):
+            sums.setdefault((report.nodeid.split("::")[0], what), []).append(int(number))
+    for line in filter(None, lines):
         terminalreporter.write_line(line)
+    for (file, what), found in sorted(sums.items()):
+        terminalreporter.write_line(f"{file}: {sum(found)} {what} in {len(found)} tests")
 
 
 FAILED: pytest.StashKey[bool] = pytest.StashKey()

@@ -33,6 +33,7 @@ class Report:
     last: Transaction | None
     position: str  # the step a running transaction is at
     queued: tuple[Request, ...]
+    holder: str  # who works now, "" for nobody
     floor: int
     source: str
     cluster: str  # "" on a system without Kubernetes
@@ -68,7 +69,7 @@ def gather(node: Node) -> Report:
         slots={slot: attempt(lambda slot=slot: node.slots.status(slot), SlotStatus())  # type: ignore[misc]
                for slot in (Slot.WORKING, Slot.IMAGE)},
         persistent=node.files.persistent(), last=last, position=attempt(node.position, "") if last else "",
-        queued=attempt(node.queue.pending, ()), floor=attempt(node.slots.release_floor, 0),
+        queued=attempt(node.queue.pending, ()), holder=node.lock.holder(), floor=attempt(node.slots.release_floor, 0),
         source=settings.update.source, cluster=attempt(node.cluster, ""),
         trouble=attempt(node.files.trouble, ("", "")),
         duty=duty.why if duty else "", duty_hint=duty.hint if duty else "",
@@ -122,6 +123,9 @@ def advice(report: Report) -> str:
         return "two disks carry the same IDs: remove one and reboot"
     if report.trouble[0]:
         return f"{report.trouble[0]}: {report.trouble[1] or 'k8r-recovery(7)'}; then `{REMEDY}`"
+    if (task := _waiting(report)) and not report.holder:  # the runner ended, or has not begun
+        return (f"{task} waits for a runner, and none works now: `journalctl -u k8r-runner` says why, "
+                f"`{REMEDY}` goes on with it")
     if running(report) and report.last:
         return f"{report.last.task} is running: `k8r-agent task watch`"
     if report.queued:
@@ -131,6 +135,12 @@ def advice(report: Report) -> str:
     if not report.persistent:
         return "without the state partition nothing can be started or remembered: k8r-recovery(7)"
     return _armed(report) or _by_last(report) or _half_written(report) or _by_release(report) or "nothing to do"
+
+
+def _waiting(report: Report) -> str:
+    if running(report) and report.last:
+        return report.last.task
+    return report.queued[0].task if report.queued else ""
 
 
 def _armed(report: Report) -> str:

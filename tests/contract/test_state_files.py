@@ -117,7 +117,8 @@ def test_ram_is_lost_and_a_killed_process_loses_nothing() -> None:
 def test_the_fake_fails_as_the_real_one(fault: int) -> None:
     files = FakeStateFiles()
     files.fault = fault
-    assert files.trouble()[0].startswith("the state partition is ")
+    full, read_only = (f"the state partition is {what}" for what in ("full", "read-only"))
+    assert files.trouble()[0] == {errno.ENOSPC: full, errno.EROFS: read_only}.get(fault, "")
     for call in (files.write, files.append):
         with pytest.raises(StateError, match=os.strerror(fault)):
             call("f", b"x")

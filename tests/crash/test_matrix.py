@@ -94,6 +94,8 @@ SCENARIOS: dict[str, Scenario] = {
 }
 LOADER_NAMES = ("systemd-boot", "grub")
 MAIN = ("first-boot", "update", "reinstall", "rollback", "rescue by the release before")
+BAD = tuple(f"reinstall, the new {what}" for what in (
+    "system is dead", "image is dead", "system is not well", "image is not well"))
 
 
 def explore(name: str, loader: str, *samples: float) -> None:
@@ -135,3 +137,10 @@ def test_every_pair_of_crashes(loader: str) -> None:
 @pytest.mark.parametrize("name", (*MAIN, "reinstall, flaky"))
 def test_three_crashes(name: str, loader: str) -> None:
     explore(name, loader, 40, 1.5, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", LOADER_NAMES)
+@pytest.mark.parametrize("name", BAD)
+def test_three_crashes_in_a_bad_world(name: str, loader: str) -> None:
+    explore(name, loader, 6, 1.5, 1)

@@ -1,20 +1,25 @@
 """A FAT boot partition in memory, with a write cache that a power cut empties in any order.
 
 A pending write is one *atomic* change of the medium. What Linux' vfat does in several sectors is several changes, so
-that a cut can leave any subset of them; what one flush orders is flushed. Crash points: `boot:<path>:<moment>`.
+that a cut can leave any subset of them; what one flush orders is flushed. Crash points: `boot:<path>:<moment>`; an
+OSError there is told as the real files tell it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterable, Iterator
 
-from k8r_agent.errors import BootError, Refused
+from k8r_agent.effects.bootfiles import MountedBootFiles
+from k8r_agent.errors import BootError
 from k8r_agent.model.boot import Content
 from k8r_agent.ports.bootfiles import SECTOR
 
 TEMPORARY = "k8r.tmp"
 CLUSTER = 4096
+_REAL = MountedBootFiles()  # in whose words an OSError is told
 
 
 def nowhere(name: str) -> None:
@@ -66,38 +71,40 @@ class FakeBootFiles:
         assert len(data) == SECTOR
         if len(self.live.get(path, b"")) != SECTOR:
             raise BootError(f"{path} is not a file of one sector")
-        self.point(f"boot:{path}:sector-before")
-        self._change(path, data)
-        self.point(f"boot:{path}:sector-cached")
-        self._flush()
-        self.point(f"boot:{path}:sector-after")
+        with _REAL._complaint("write", path):
+            self.point(f"boot:{path}:sector-before")
+            self._change(path, data)
+            self.point(f"boot:{path}:sector-cached")
+            self._flush()
+            self.point(f"boot:{path}:sector-after")
 
     def put(self, path: str, data: bytes) -> None:
         assert self.depth, f"{path}: the partition is read-only"
         temporary = f"{path.rpartition('/')[0]}/{TEMPORARY}"
-        self.point(f"boot:{path}:put-before")
-        if temporary in self.live:
-            self._change(temporary, None)
-        fits = _clusters(data) <= self.free()
-        self._change(temporary, data[:min(len(data) // 2, self.free())])
-        self.point(f"boot:{path}:put-half")
-        if not fits:
-            raise Refused(f"{path}: the boot partition is full")
-        self._change(temporary, data)
-        self.point(f"boot:{path}:put-cached")
-        self._flush()
-        self.point(f"boot:{path}:put-temporary")
-        if path in self.live:  # RENAME_EXCHANGE: the target is never absent
-            self._change(path, data)
-            self.point(f"boot:{path}:put-exchanged")
+        with _REAL._complaint("write", path):
+            self.point(f"boot:{path}:put-before")
+            if temporary in self.live:
+                self._change(temporary, None)
+            fits = _clusters(data) <= self.free()
+            self._change(temporary, data[:min(len(data) // 2, self.free())])
+            self.point(f"boot:{path}:put-half")
+            if not fits:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._change(temporary, data)
+            self.point(f"boot:{path}:put-cached")
             self._flush()
-            self._change(temporary, None)
-        else:  # a rename: the new name may be lost, the old one gone
-            self._change(temporary, None)
-            self._change(path, data)
-        self.point(f"boot:{path}:put-renamed")
-        self._flush()
-        self.point(f"boot:{path}:put-after")
+            self.point(f"boot:{path}:put-temporary")
+            if path in self.live:  # RENAME_EXCHANGE: the target is never absent
+                self._change(path, data)
+                self.point(f"boot:{path}:put-exchanged")
+                self._flush()
+                self._change(temporary, None)
+            else:  # a rename: the new name may be lost, the old one gone
+                self._change(temporary, None)
+                self._change(path, data)
+            self.point(f"boot:{path}:put-renamed")
+            self._flush()
+            self.point(f"boot:{path}:put-after")
 
     def put_pieces(self, path: str, pieces: Iterable[bytes]) -> Content:
         data = b"".join(pieces)
@@ -107,24 +114,26 @@ class FakeBootFiles:
     def rename(self, old: str, new: str) -> None:
         assert self.depth, f"{old}: the partition is read-only"
         data = self.live[old]
-        self.point(f"boot:{old}:rename-before")
-        self._change(old, None)
-        self._change(new, data)
-        self.point(f"boot:{old}:rename-cached")
-        self._flush()
-        self.point(f"boot:{old}:rename-after")
+        with _REAL._complaint("rename", old):
+            self.point(f"boot:{old}:rename-before")
+            self._change(old, None)
+            self._change(new, data)
+            self.point(f"boot:{old}:rename-cached")
+            self._flush()
+            self.point(f"boot:{old}:rename-after")
 
     def remove(self, path: str) -> None:
         assert self.depth, f"{path}: the partition is read-only"
         gone = [name for name in self.live if path in (name, name.rpartition("/")[0])]
         if not gone:
             return
-        self.point(f"boot:{path}:remove-before")
-        for name in gone:
-            self._change(name, None)
-            self.point(f"boot:{path}:remove-cached")
-        self._flush()
-        self.point(f"boot:{path}:remove-after")
+        with _REAL._complaint("remove", path):
+            self.point(f"boot:{path}:remove-before")
+            for name in gone:
+                self._change(name, None)
+                self.point(f"boot:{path}:remove-cached")
+            self._flush()
+            self.point(f"boot:{path}:remove-after")
 
     def sizes(self, directory: str) -> tuple[int, ...]:
         return tuple(len(data) for path, data in self.live.items() if directory in (path, path.rpartition("/")[0]))

@@ -6,8 +6,9 @@ import errno
 import os
 from collections.abc import Callable
 
-from k8r_agent.effects.statefiles import TMP
-from k8r_agent.errors import StateError
+from k8r_agent.effects.statefiles import _HINTS, TMP, StateDirectory
+
+_REAL = StateDirectory(mounted=lambda path: True)  # in whose words an OSError is told
 
 
 def nowhere(point: str) -> None:
@@ -20,7 +21,7 @@ class FakeStateFiles:
     `point(name)` is called at every instant where it matters to die: `files:<name>:before`, `:tmp` (the temporary
     file is durable, the name is still old), `:replaced` (visible, not durable), `:written` (append: visible, not
     durable), `:unlinked`, `:after` (durable). It may raise; then either go on with the same object (the process
-    died, the kernel lives) or call power_cut() first.
+    died, the kernel lives) or call power_cut() first. An OSError of it is told as the real files tell it.
     """
 
     def __init__(self, *, point: Callable[[str], None] = nowhere, on_partition: bool = True) -> None:
@@ -37,41 +38,42 @@ class FakeStateFiles:
         return self.on_partition
 
     def trouble(self) -> tuple[str, str]:
-        if not self.fault:
-            return "", ""
-        return ("the state partition is full" if self.fault == errno.ENOSPC else "the state partition is read-only",
-                f"fake: {errno.errorcode[self.fault]}")
+        said = {errno.ENOSPC: "the state partition is full", errno.EROFS: "the state partition is read-only"}
+        return (said[self.fault], _HINTS[self.fault]) if self.fault in said else ("", "")
 
     def read(self, name: str) -> bytes | None:
         _check(name)
         return self.live.get(name)
 
     def write(self, name: str, data: bytes) -> None:
-        self._begin("write", name)
-        self.point(f"files:{name}:before")
-        self.point(f"files:{name}:tmp")
-        self.live[name] = bytes(data)
-        self.growing.discard(name)
-        self.point(f"files:{name}:replaced")
-        self._sync(name)
+        with _REAL._explained("write", name):
+            self._begin(name)
+            self.point(f"files:{name}:before")
+            self.point(f"files:{name}:tmp")
+            self.live[name] = bytes(data)
+            self.growing.discard(name)
+            self.point(f"files:{name}:replaced")
+            self._sync(name)
 
     def append(self, name: str, data: bytes) -> None:
-        self._begin("append to", name)
-        self.point(f"files:{name}:before")
-        self.live[name] = self.live.get(name, b"") + data
-        self.growing.add(name)
-        self.point(f"files:{name}:written")
-        self._sync(name)
+        with _REAL._explained("append to", name):
+            self._begin(name)
+            self.point(f"files:{name}:before")
+            self.live[name] = self.live.get(name, b"") + data
+            self.growing.add(name)
+            self.point(f"files:{name}:written")
+            self._sync(name)
 
     def remove(self, name: str) -> None:
         _check(name)
         if name not in self.live:
             return
-        self._begin("remove", name)
-        self.point(f"files:{name}:before")
-        del self.live[name]
-        self.point(f"files:{name}:unlinked")
-        self._sync(name)
+        with _REAL._explained("remove", name):
+            self._begin(name)
+            self.point(f"files:{name}:before")
+            del self.live[name]
+            self.point(f"files:{name}:unlinked")
+            self._sync(name)
 
     def names(self, directory: str) -> tuple[str, ...]:
         prefix = directory + "/" if directory else ""
@@ -102,12 +104,11 @@ class FakeStateFiles:
         self.live = dict(self.medium)
         self.growing.clear()
 
-    def _begin(self, verb: str, name: str) -> None:
+    def _begin(self, name: str) -> None:
         _check(name)
         self.writes += 1
         if self.fault:
-            raise StateError(f"cannot {verb} /var/lib/k8r/{name}", why=os.strerror(self.fault),
-                             hint=f"fake: {errno.errorcode[self.fault]}")
+            raise OSError(self.fault, os.strerror(self.fault))
 
     def _sync(self, name: str) -> None:
         if name in self.live:

@@ -259,9 +259,17 @@ class FakeNode:
 
     def session(self) -> Outcome | None:
         """The boot completes, and the agent runs until it has nothing to do or the node reboots."""
+        self.complete()
+        return self.work()
+
+    def complete(self) -> None:
+        """As `k8r-agent boot confirm` does."""
         backend = self.loader.backend(self.running)
         if backend.state().primary is self.running and all(check.ok for check in self.machine.checks):
-            backend.refill_tries()  # as `k8r-agent boot confirm` does
+            backend.refill_tries()
+
+    def work(self) -> Outcome | None:
+        """As k8r-runner.service does."""
         runner = Runner(self.world(), tasks=TaskFiles(TABLE, (TASKS,)), steps=self.steps(), lock=NoLock(),  # type: ignore[arg-type]
                         hooks=_Operator(self), sleep=self.machine.sleep)  # type: ignore[arg-type]
         with counted_uuids():

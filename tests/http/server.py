@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,13 +54,15 @@ class Behaviour:
 @dataclass
 class Site:
     """`requests` lists (path, Range header). `etags`: "strong", "weak" or "none". `rate`: bytes a second that each
-    connection gets, 0 for as many as it takes."""
+    connection gets, 0 for as many as it takes. `answered` is called after each request, before its connection is
+    closed or used again, with the path and how many requests there were for it."""
 
     root: Path
     behaviours: list[Behaviour] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     etags: str = "strong"
     rate: float = 0.0
+    answered: Callable[[str, int], None] = lambda path, count: None
     served: int = 0
     connections: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -100,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(how)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+        self.site.answered(self.path, sum(path == self.path for path, _ in self.site.requests))
 
     def _answer(self, how: Behaviour) -> None:
         if how.kind in ("letters", "again"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable
@@ -11,7 +12,10 @@ import pytest
 
 from k8r_agent.effects.commands import commands
 from k8r_agent.effects.http import Http, Patience
-from k8r_agent.errors import BundleError, FetchError, K8rError
+from k8r_agent.errors import BundleError, FetchError
+from k8r_agent.model import superblock
+from tests.fakes import ext4
+from tests.fakes.blockdev import FakeDevice
 from tests.fakes.bundles import pack
 from tests.http.server import serve
 from tests.http.test_image_http import DATA, Shop, Web, certificate, device, shop, web
@@ -153,7 +157,50 @@ def test_a_certificate_of_somebody_else(tmp_path: Path) -> None:
 def test_files_swapped_between_two_requests(shop: Shop) -> None:
     """The kernel is asked for once more after the image was written: another one by then is refused."""
     with shop.bundles.open(shop.web.prefix) as bundle:
+        assets, found = bundle.boot_assets(), device()
+        shop.update(found)
         boot = next(p for p in shop.web.site.root.iterdir() if p.name.startswith("boot.tar"))
         boot.write_bytes(bytes(reversed(boot.read_bytes())))
-        with pytest.raises(K8rError):
+        with pytest.raises((BundleError, FetchError)):
+            for _, pieces in assets.files():
+                b"".join(pieces)
+        with pytest.raises((BundleError, FetchError)):
             bundle.boot_assets()
+
+
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("number", [1, 4])
+@pytest.mark.parametrize("etags", ["strong", "weak", "none"])
+def test_an_image_swapped_in_the_middle(shop: Shop, etags: str, number: int) -> None:
+    """Each connection breaks off, and after some of them another file of the same length is there: the rest of it does
+    not become the rest of the image."""
+    site = shop.web.site
+    image = next(p for p in site.root.iterdir() if p.name.startswith("image.img"))
+    path, other = f"/{image.name}", random.Random(number).randbytes(image.stat().st_size)
+    site.etags = etags
+    site.misbehave("short", path=path, after=70_000, times=number)
+    site.answered = lambda asked, count: image.write_bytes(other) if (asked, count) == (path, number) else None
+    found = formatted()
+    with pytest.raises((BundleError, FetchError)) as caught:
+        shop.update(found)
+    assert caught.value.why or caught.value.hint
+    assert [ranged for asked, ranged in site.requests if asked == path][number:], "it did not go on"
+    if found.writes[1:]:
+        assert not looks_formatted(found), "a mixture looks like a file system"
+    else:  # no piece was whole yet; without an index a piece is longer than this image
+        assert number == 1 or not (site.root / "image.index.json").exists()
+        assert found.medium == formatted().medium
+
+
+def formatted() -> FakeDevice:
+    """A slot that was in use."""
+    found = device()
+    old = ext4.superblock(uuid="11111111-2222-4333-8444-555555555555", label="k8r-image", size=found.size)
+    found.write(superblock.OFFSET, old)
+    found.drop_cache()
+    assert looks_formatted(found)
+    return found
+
+
+def looks_formatted(found: FakeDevice) -> bool:
+    return superblock.parse(bytes(found.medium[superblock.OFFSET:][:superblock.LENGTH])) is not None

@@ -237,7 +237,7 @@ def armed(lab: Lab, name: str, loader: str) -> dict[str, dict[str, Any]]:
     found["after an update"] = agent.status()
     arm(node)
     node.ssh("systemctl start --wait k8r-runner.service")
-    found["after a run"] = agent.status()
+    found["after a run"] = {**agent.status(), "events": agent.events()}
     node.try_ssh("systemctl reboot")
     boot = node.wait_boot(boot, timeout=BOOT)
     found["after a reboot"] = agent.status()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from dataclasses import dataclass, field, replace
@@ -21,8 +22,9 @@ from tests.lab.past import (
     wait_complete,
     waiting,
 )
-from tests.lab.powercut import Loss, Plug
+from tests.lab.powercut import Plug
 from tests.lab.site import Lab
+from tests.node.dead import OTHER
 
 # The kernel that runs, with an initrd that is another one to a hash and the same to the kernel.
 OTHER_INITRD = ("release=$(uname -r) && { cat /boot/initrd.img-$release; head -c 4096 /dev/zero; } >/run/initrd && "
@@ -35,7 +37,7 @@ class Seen:
     events: list[dict[str, Any]] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    losses: list[Loss] = field(default_factory=list)
+    half_written: list[bool] = field(default_factory=list)
 
 
 def cuts(lab: Lab, name: str, loader: str) -> Seen:
@@ -48,7 +50,9 @@ def cuts(lab: Lab, name: str, loader: str) -> Seen:
     lab.web.site.rate = 8 << 20  # what is right already is not written, so only the download makes it last
     node.ssh(f"k8r-agent update {lab.url(2)} --no-wait")
     agent.wait_step("write-image", task="update", timeout=UPDATE)
-    seen.losses.append(plug.cut())
+    wait_half_written(node)
+    plug.cut()
+    seen.half_written.append(half_written(node, 2))
     lab.web.site.rate = 0
     plug.on()
     seen.statuses["updated"] = agent.wait_idle("update", timeout=UPDATE)
@@ -57,11 +61,23 @@ def cuts(lab: Lab, name: str, loader: str) -> Seen:
     wait_complete(node)
     node.ssh("k8r-agent reinstall --yes --no-wait")
     agent.wait_step("write-working", task="reinstall", timeout=REINSTALL)
-    seen.losses.append(plug.cut())
+    wait_half_written(node)
+    plug.cut()
+    seen.half_written.append(half_written(node, 3))
     plug.on()
     seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
     seen.events = agent.events()
     return seen
+
+
+def wait_half_written(node: Node) -> None:
+    """The slot that does not run lost its first block, which is written last."""
+    look = OTHER + "head -c 4096 $other | tr -d '\\0' | wc -c"
+    node.wait_until(lambda n: n.ssh(look).strip() == "0", "half written", timeout=BOOT, every=0.5, rest=0.0)
+
+
+def half_written(node: Node, number: int) -> bool:
+    return node.disk.digest(number, length=4096) == hashlib.sha256(bytes(4096)).hexdigest()
 
 
 def twins(lab: Lab, name: str, loader: str) -> Seen:
@@ -168,6 +184,31 @@ def lost_state(lab: Lab, name: str, loader: str) -> Seen:
     seen.texts["reboots"] = "none" if node.wait_ssh() == boot else "some"
     node.stop()
     seen.digests["after"] = node.disk.digest(4)
+    return seen
+
+
+# The rest of a piece that did not fit is filled with blocks.
+FILL = ("cat /dev/zero >/var/lib/k8r/ballast; sync -f /var/lib/k8r; "
+        "dd if=/dev/zero bs=4096 oflag=append conv=notrunc of=/var/lib/k8r/ballast; sync -f /var/lib/k8r; "
+        "df --output=avail /var/lib/k8r")
+
+
+def full_state(lab: Lab, name: str, loader: str) -> Seen:
+    """Somebody fills the state partition up, the node boots, and an update is asked for; then there is room again."""
+    seen, node = Seen(), settled(lab, name, loader)
+    agent = lab.agent(node)
+    node.start()
+    boot = node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    seen.texts["room"] = node.ssh(FILL, timeout=UPDATE)
+    node.try_ssh("systemctl reboot")
+    node.wait_boot(boot, timeout=BOOT)
+    wait_complete(node)
+    seen.statuses["full"], seen.texts["status"] = agent.status(), node.ssh("k8r-agent status")
+    seen.texts["update"] = node.ssh(f"k8r-agent update {lab.url(2)} 2>&1", ok=(1,), timeout=UPDATE)
+    node.ssh("rm /var/lib/k8r/ballast")
+    agent.run(f"update {lab.url(2)}", timeout=UPDATE)
+    seen.statuses["updated"] = agent.status()
     return seen
 
 

@@ -69,6 +69,7 @@ def test_a_dead_new_system_ends_in_the_image_slot(told: Seen, case: str, loader:
     _console_shows(sign, told)
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(("case", "loader", "why"), cases(
     dead.death,
     ("no-init", "used up its boot tries"),
@@ -120,6 +121,11 @@ class TestArmed:
     def test_and_forgotten(self, told: dict[str, dict[str, Any]], when: str) -> None:
         status = told[when]
         assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
+        assert slots(status) == {"working": (1, "ok"), "image": (2, "ok")}
+
+    def test_it_is_said(self, told: dict[str, dict[str, Any]]) -> None:
+        said = [event["message"] for event in told["after a run"]["events"]]
+        assert "a boot was armed, but nothing is going on: disarmed" in said, said
 
     def test_a_cancel_in_the_image_slot_leaves_the_old_system(self, told: dict[str, dict[str, Any]]) -> None:
         assert told["in the image slot"]["current"] == "image"

@@ -26,8 +26,8 @@ class TestCuts:
         assert both_at(told.statuses["reinstalled"], 2)
         assert told.statuses["reinstalled"]["boot"]["primary"] == "working"
 
-    def test_the_disk_was_in_the_middle_of_something(self, told: Seen) -> None:
-        assert len(told.losses) == 2 and all(loss.entries > 100 for loss in told.losses)
+    def test_the_slot_was_half_written(self, told: Seen) -> None:
+        assert told.half_written == [True, True]
 
     def test_the_interrupted_attempt_is_in_the_log(self, told: Seen) -> None:
         for task, step in (("update", "write-image"), ("reinstall", "write-working")):
@@ -107,6 +107,29 @@ class TestLostState:
     @pytest.mark.parametrize("verb", ["update", "reinstall"])
     def test_nothing_is_begun(self, told: Seen, verb: str) -> None:
         assert "state partition" in told.texts[verb] and "Traceback" not in told.texts[verb]
+
+
+@with_each_loader(faults.full_state)
+class TestFullState:
+    def test_the_primary_runs_and_says_so(self, told: Seen) -> None:
+        status = told.statuses["full"]
+        assert told.texts["room"].split()[-1] == "0"
+        assert (status["current"], status["boot"]["primary"], status["state"]["persistent"]) == (
+            "working", "working", True)
+        assert "the state partition is full: no task goes on or is started" in told.texts["status"]
+        assert status["advice"].startswith("the state partition is full: free space on the state partition")
+
+    @pytest.mark.fault(7)
+    def test_an_update_is_refused_with_one_error(self, told: Seen) -> None:
+        said = told.texts["update"]
+        assert said.count("No space left on device") == 1 and "free space on the state partition" in said, said
+        assert "Traceback" not in said
+        assert told.statuses["full"]["queue"] == []
+
+    def test_with_room_again_it_ends_well(self, told: Seen) -> None:
+        status = told.statuses["updated"]
+        assert status["transaction"]["task"] == "update" and status["transaction"]["state"] == "done"
+        assert (status["slots"]["image"]["release"], status["slots"]["image"]["state"]) == (2, "ok")
 
 
 @with_each_loader(faults.bad_sector)

@@ -55,6 +55,12 @@ def units() -> dict[str, Any]:
             "log": run("journalctl", "-b", "--no-pager", "-u", "k8r*", "-o", "short-monotonic").splitlines()[-80:]}
 
 
+def status() -> dict[str, Any]:
+    """What somebody who logs in is told."""
+    done = subprocess.run(["k8r-agent", "status"], capture_output=True, text=True, check=False, timeout=60)
+    return {"exit": done.returncode, "lines": done.stdout.splitlines(), "err": done.stderr}
+
+
 def sandbox() -> dict[str, Any]:
     """A process under exactly the runner's restrictions."""
     text = Path("/usr/lib/systemd/system/k8r-runner.service").read_text()

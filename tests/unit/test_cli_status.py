@@ -62,13 +62,17 @@ def test_a_staged_release(prompt: Prompt) -> None:
 def test_a_running_transaction_and_its_step(prompt: Prompt) -> None:
     txn = last(prompt, TxnState.RUNNING)
     prompt.node.events.append(Event(time=NOW, txn=txn.id, task="update", step="write-image", kind="started"))
-    assert advice(prompt) == "→ update is running: `k8r-agent task watch`"
+    assert advice(prompt).startswith("→ update waits for a runner, and none works now: `journalctl ")
+    with prompt.lock.hold("k8r-agent runner"):
+        assert advice(prompt) == "→ update is running: `k8r-agent task watch`"
     assert "update running at write-image, started 1 min 40 s ago" in prompt.out
 
 
 def test_a_queued_request(prompt: Prompt) -> None:
     prompt.node.queue.put(Request(id="20261120T110000.000000Z-0002", task="update"))
-    assert advice(prompt) == "→ update is queued: `k8r-agent task watch`"
+    assert advice(prompt).startswith("→ update waits for a runner, and none works now: `journalctl ")
+    with prompt.lock.hold("k8r-agent runner"):
+        assert advice(prompt) == "→ update is queued: `k8r-agent task watch`"
     assert "20261120T110000.000000Z-0002" in prompt.out
 
 
