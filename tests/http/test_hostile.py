@@ -177,9 +177,14 @@ def test_an_image_swapped_in_the_middle(shop: Shop, etags: str, number: int) -> 
     site = shop.web.site
     image = next(p for p in site.root.iterdir() if p.name.startswith("image.img"))
     path, other = f"/{image.name}", random.Random(number).randbytes(image.stat().st_size)
+
+    def swap(asked: str, count: int) -> None:
+        if (asked, count) == (path, number):
+            image.write_bytes(other)
+
     site.etags = etags
     site.misbehave("short", path=path, after=70_000, times=number)
-    site.answered = lambda asked, count: image.write_bytes(other) if (asked, count) == (path, number) else None
+    site.answered = swap
     found = formatted()
     with pytest.raises((BundleError, FetchError)) as caught:
         shop.update(found)
