@@ -8,13 +8,14 @@ in flight whatever the dice say, sector by sector. The firmware's variables are 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.lab.disks import DiskImage
 from tests.lab.node import Node
-from tests.lab.writelog import Piece, Replay, WriteLog
+from tests.lab.writelog import BadLog, Piece, Replay, WriteLog
 
 SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)  # of the sectors in flight that arrive
 
@@ -40,6 +41,24 @@ class Plug:
         self.node.disk.copy(self._before)
         self.node.drives[0] = replace(self.node.drives[0], log=self._log)
         self.node.start()
+
+    def wait_write(self, start: int, size: int, *, timeout: float) -> None:
+        """Until the guest writes to that part of the disk."""
+        end = time.monotonic() + timeout
+        while not self._written(start, size):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.node.name} wrote nothing to bytes {start} to {start + size} of its disk")
+            time.sleep(0.2)
+
+    def _written(self, start: int, size: int) -> bool:
+        try:
+            written = WriteLog(self._log)
+        except (FileNotFoundError, BadLog):  # QEMU is just now writing it
+            return False
+        try:
+            return bool(written.touching(start, size))
+        finally:
+            written.close()
 
     def cut(self) -> Loss:
         self.node.cut()

@@ -29,6 +29,7 @@ from tests.node.dead import OTHER
 # The kernel that runs, with an initrd that is another one to a hash and the same to the kernel.
 OTHER_INITRD = ("release=$(uname -r) && { cat /boot/initrd.img-$release; head -c 4096 /dev/zero; } >/run/initrd && "
                 "k8r-agent slot install-assets working --kernel /boot/vmlinuz-$release --initrd /run/initrd")
+TABLE = 34 * 512  # bytes: the protective MBR, and a GPT with its entries
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Seen:
     digests: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     half_written: list[bool] = field(default_factory=list)
+    partitions: list[list[int]] = field(default_factory=list)
 
 
 def cuts(lab: Lab, name: str, loader: str) -> Seen:
@@ -67,6 +69,23 @@ def cuts(lab: Lab, name: str, loader: str) -> Seen:
     plug.on()
     seen.statuses["reinstalled"] = agent.wait_idle("reinstall", timeout=REINSTALL)
     seen.events = agent.events()
+    return seen
+
+
+def first_boot_cut(lab: Lab, name: str, loader: str) -> Seen:
+    """The plug is pulled as soon as something is written where the partition table lies."""
+    node = lab.node(name, lab.flash(name, loader=loader))
+    seen = Seen(partitions=[sorted(node.disk.partitions())])
+    agent, plug = lab.agent(node), Plug(node, random.Random(name))
+    plug.on()
+    plug.wait_write(0, TABLE, timeout=FIRST_BOOT)
+    plug.cut()
+    seen.partitions.append(sorted(node.disk.partitions()))
+    plug.on()
+    seen.statuses["done"] = agent.wait_idle("first-boot", timeout=FIRST_BOOT)
+    wait_complete(node)
+    node.stop()
+    seen.partitions.append(sorted(node.disk.partitions()))
     return seen
 
 

@@ -35,6 +35,17 @@ class TestCuts:
             assert len(started) >= 2, (task, step)
 
 
+@pytest.mark.story(tell=faults.first_boot_cut, loader="grub")
+class TestCutWhileTheTableIsWritten:
+    def test_the_table_is_the_old_or_the_new_one(self, told: Seen) -> None:
+        old, cut, new = told.partitions
+        assert (old, new) == ([1, 2], [1, 2, 3, 4]) and cut in (old, new)
+
+    def test_the_first_boot_goes_on(self, told: Seen) -> None:
+        assert both_at(told.statuses["done"], 1)
+        assert told.statuses["done"]["boot"]["primary"] == "working"
+
+
 @pytest.mark.long
 @pytest.mark.story(tell=faults.twins, loader="grub")
 class TestTwins:
