@@ -35,12 +35,12 @@ ACTIONS: dict[str, Callable[[StateFiles], object]] = {
 }
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[Path]:
-    """With an etcd on it, and no free block."""
+@pytest.fixture(params=[8 << 20, 256 << 20], ids=["8-MiB", "256-MiB"])
+def full(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """With an etcd on it, and no free block. Of the larger one ext4 keeps more back than the agent asks for."""
     disk, mount = tmp_path / "disk", tmp_path / "mount"
     with disk.open("wb") as file:
-        file.truncate(8 << 20)
+        file.truncate(request.param)
     mount.mkdir()
     subprocess.run(["/sbin/mkfs.ext4", "-q", "-m", "0", str(disk)], check=True)
     subprocess.run(["mount", "-o", "loop", str(disk), str(mount)], check=True)
@@ -86,3 +86,11 @@ def test_every_store_says_that_there_is_no_room(full: Path) -> None:
         act(files)
     assert Journal(files).load() == TXN and SlotStore(files).status(Slot.IMAGE).release == 2
     assert etcd(full) == before
+
+
+@pytest.mark.fault(7)
+def test_somebody_who_only_looks_sees_it_too(full: Path) -> None:
+    assert StateDirectory(full).trouble()[0] == "the state partition is full"
+    (full / "ballast").unlink()
+    os.sync()
+    assert StateDirectory(full).trouble() == ("", "")
