@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from k8r_agent.boot import assetfiles
 from k8r_agent.boot.loaderfiles import small_files
@@ -54,10 +54,20 @@ class AssetDirectories:
     def assert_room(self, assets: BootAssets, active: Mapping[Slot, str | None], *, spare: str = "") -> None:
         """Raises Refused where write_beside() into these slots, one after the other, would; a slot whose active
         directory has them already needs none. Changes nothing. `spare` as for the first of them."""
+        try:
+            self._assert_fit(assets, active, spare)
+        except Refused:  # kernels and initrds are read only now: on a card that takes seconds
+            present = {slot for slot, letter in active.items() if letter and self.read(slot, letter) == assets}
+            if not present:
+                raise
+            self._assert_fit(assets, active, spare, present)
+
+    def _assert_fit(self, assets: BootAssets, active: Mapping[Slot, str | None], spare: str,
+                    present: Collection[Slot] = ()) -> None:
         unused = {*self._unused(spare), *(assetfiles.directory(slot, _beside(active[slot])) for slot in active)}
         room = self._files.free() + sum(map(self._size, unused))
         for slot, letter in active.items():
-            if letter and self.read(slot, letter) == assets:
+            if slot in present:
                 continue
             needed = _needed(assets, small_files(slot, _beside(letter), assets))
             _assert_fits(slot, needed, room)
