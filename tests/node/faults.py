@@ -23,13 +23,13 @@ from tests.lab.past import (
     waiting,
 )
 from tests.lab.powercut import Plug
+from tests.lab.sectors import TABLE
 from tests.lab.site import Lab
 from tests.node.dead import OTHER
 
 # The kernel that runs, with an initrd that is another one to a hash and the same to the kernel.
 OTHER_INITRD = ("release=$(uname -r) && { cat /boot/initrd.img-$release; head -c 4096 /dev/zero; } >/run/initrd && "
                 "k8r-agent slot install-assets working --kernel /boot/vmlinuz-$release --initrd /run/initrd")
-TABLE = 34 * 512  # bytes: the protective MBR, and a GPT with its entries
 
 
 @dataclass
