@@ -123,13 +123,11 @@ def advice(report: Report) -> str:
         return "two disks carry the same IDs: remove one and reboot"
     if report.trouble[0]:
         return f"{report.trouble[0]}: {report.trouble[1] or 'k8r-recovery(7)'}; then `{REMEDY}`"
-    if (task := _waiting(report)) and not report.holder:  # the runner ended, or has not begun
-        return (f"{task} waits for a runner, and none works now: `journalctl -u k8r-runner` says why, "
-                f"`{REMEDY}` goes on with it")
-    if running(report) and report.last:
-        return f"{report.last.task} is running: `k8r-agent task watch`"
-    if report.queued:
-        return f"{report.queued[0].task} is queued: `k8r-agent task watch`"
+    if task := _wanted(report):
+        if not report.holder:  # the runner ended, or has not begun
+            return (f"{task} waits for a runner, and none works now: `journalctl -u k8r-runner` says why, "
+                    f"`{REMEDY}` goes on with it")
+        return f"{task} is {'running' if running(report) else 'queued'}: `k8r-agent task watch`"
     if report.duty:
         return report.duty + (f": {report.duty_hint}" if report.duty_hint else "")
     if not report.persistent:
@@ -137,7 +135,8 @@ def advice(report: Report) -> str:
     return _armed(report) or _by_last(report) or _half_written(report) or _by_release(report) or "nothing to do"
 
 
-def _waiting(report: Report) -> str:
+def _wanted(report: Report) -> str:
+    """The task that is running or the first one in the queue."""
     if running(report) and report.last:
         return report.last.task
     return report.queued[0].task if report.queued else ""
