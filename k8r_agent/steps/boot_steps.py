@@ -116,7 +116,7 @@ class SetPrimaryImage:
 
 class HoldImage:
     """After a failure past the point of no return: the slot that is known to run and that explains what happened
-    stays the primary. Nothing to do before that point, where the new working slot runs and was chosen, or where the
+    stays the primary. Nothing to do before that point, where the new working slot runs or was confirmed, or where the
     old working slot is still whole: then the node goes back to it."""
 
     name = "hold-image"
@@ -125,7 +125,8 @@ class HoldImage:
     def done(self, world: World) -> bool:
         state = world.boot.state()
         attempted = world.txn is not None and world.txn.tries.get(POINT_OF_NO_RETURN, 0) > 0
-        return not attempted or state.current is not Slot.IMAGE or state.primary is Slot.IMAGE or self._old(world)
+        return (not attempted or state.current is not Slot.IMAGE or state.primary is Slot.IMAGE or self._old(world)
+                or world.recall("confirmed") == "yes")  # boots lost since then are no fault of it
 
     @staticmethod
     def _old(world: World) -> bool:

@@ -180,3 +180,26 @@ def test_a_boot_partition_that_was_copied_anew_costs_no_working_slot(loader: Mak
     runner.submit(node.world(), "first-boot", {}, requested_by="test")
     assert node.session() is Outcome.FAILED and node._content(Slot.WORKING) == before
     assert node.disks.mkfs_runs == 1
+
+
+def test_boots_lost_after_a_rescue_cost_the_confirmed_system_nothing(loader: MakeLoader) -> None:
+    """The image slot follows after the confirmation. Whoever comes up in it then cannot write it, which ends the task;
+    the working slot gets the chance that any other that lost its boots would get."""
+    class PowerCut(BaseException):
+        pass
+
+    def watch(node: FakeNode, name: str) -> None:
+        if last(node).tries.get("write-image"):
+            raise PowerCut
+
+    node = asked(stranded(loader), "rescue", source="release-1", release="1")
+    node.watch = watch
+    with pytest.raises(PowerCut):
+        to_the_end(node)
+    node.watch = None
+    assert node.loader.decided() is Slot.WORKING and last(node).facts["confirmed"] == "yes"
+    while node.running is not Slot.IMAGE:
+        node.shut_down()
+        node.power_on()
+    assert to_the_end(node) is not Outcome.DONE
+    assert (node.running, node.loader.decided()) == (Slot.WORKING, Slot.WORKING), last(node).note
