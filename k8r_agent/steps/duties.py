@@ -85,12 +85,10 @@ def _cluster(world: World, last: Transaction | None) -> Duty:
     if not world.cluster.present() or not world.files.persistent():
         return Duty()
     from k8r_agent.steps import enrolment, enter_cluster, membership
-    from k8r_agent.store import cordon
+    from k8r_agent.steps.entry import AGAIN
 
     if enrolment.by_hand(world) or membership.complete(world, membership.of(world)):
-        left = cordon.load(world.files)
-        return Duty(action=Action.UNCORDON, why=f"{left.node} was cordoned for a reinstall and still is") if left \
-            else Duty()
+        return _inside(world, last)
     for mistake in world.mistakes:
         return Duty(why=f"the node enters no cluster before this is mended: {mistake}", hint="k8r-agent config check")
     found = enter_cluster.decision(world)
@@ -98,11 +96,35 @@ def _cluster(world: World, last: Transaction | None) -> Duty:
         return Duty(why=f"the node is in no cluster: {found.reason}", hint=found.hint)
     if last is None or last.task != "join" or last.facts.get("asked") != enter_cluster.asked(world):
         return Duty(action=Action.START, task="join", why=f"the node belongs into a cluster: {found.reason}")
-    again = enter_cluster.AGAIN in last.facts
+    again = AGAIN in last.facts
     if again and _rested(world, last):
         return Duty(action=Action.START, task="join", why=f"{last.note}: once more")
     return Duty(why=f"the node is in no cluster: {last.note}", hint=last.facts.get("hint", "") or (
         "" if again else "mend the cause, then run `k8r-agent join`"))
+
+
+def _inside(world: World, last: Transaction | None) -> Duty:
+    """In its cluster: what a task that ended left undone there."""
+    from k8r_agent.steps.entry import AGAIN
+    from k8r_agent.store import cordon, upgrade
+
+    failed = last.task if last is not None and last.state is TxnState.FAILED else ""
+    rested = last is None or _rested(world, last)
+    begun = upgrade.load(world.files)
+    if begun is not None and not begun.owed and (failed != "settle" or rested):
+        return Duty(action=Action.START, task="settle",
+                    why=f"the upgrade of the control plane to {begun.after} was begun and has not ended")
+    if left := cordon.load(world.files):
+        return Duty(action=Action.UNCORDON, why=f"{left.node} was cordoned for a reinstall and still is")
+    if last is not None and failed == "join" and AGAIN in last.facts and rested and _networkless(world):
+        return Duty(action=Action.START, task="join", why=f"the new cluster has no pod network: {last.note}: once more")
+    return Duty()
+
+
+def _networkless(world: World) -> bool:
+    from k8r_agent.steps.install_cni import InstallCni
+
+    return not InstallCni().done(world)
 
 
 def _rested(world: World, last: Transaction) -> bool:

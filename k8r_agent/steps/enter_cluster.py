@@ -17,9 +17,9 @@ from k8r_agent.model.slots import Slot
 from k8r_agent.ports.cluster import Probe
 from k8r_agent.ports.step import World
 from k8r_agent.steps import enrolment, entry, kubeadm_input, membership
+from k8r_agent.steps.entry import AGAIN
 from k8r_agent.store import cluster as store
 
-AGAIN = "again"  # fact: nobody has to change anything for the next attempt to succeed
 CONFIGURATION = "k8r.toml"  # on the boot partition
 _WAIT, _LOOK = 120.0, 5.0  # seconds that a control plane gets to answer, and between two looks
 _CLOCK_WAIT = 600.0  # seconds that a time server gets, when there is no other way
@@ -182,7 +182,7 @@ class EnterCluster:
     def apply(self, world: World) -> None:
         """Decided anew each time: what an interrupted attempt has left is kept by now."""
         found, chosen = membership.of(world), decision(world)
-        if chosen.entry != role.INITIALISE:
+        if chosen.entry != role.INITIALISE:  # there only what kubeadm says is a reason to hope
             world.remember(AGAIN, "yes")  # what another node refuses today it may grant tomorrow
         if chosen.entry == role.JOIN:
             entry.join(world, newcomer(world, chosen), entry.information(world))

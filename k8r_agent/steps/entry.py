@@ -21,6 +21,7 @@ from k8r_agent.ports.step import World
 from k8r_agent.steps import kubeadm_input, membership
 from k8r_agent.store import cluster as store
 
+AGAIN = "again"  # fact: nobody has to change anything for the next attempt to succeed
 # An earlier attempt's own static pods may still run on these: kubeadm's would be the same ones.
 _PORTS = ("Port-6443", "Port-10250", "Port-10257", "Port-10259", "Port-2379", "Port-2380")
 _TTL = "1h"  # of a token that the node makes itself
@@ -217,11 +218,13 @@ def _run(world: World, args: list[str], config: str, limit: float, *, joining: b
     if result.code == 0:
         return
     said = f"{result.stdout}\n{result.stderr}"
-    error = explain.explain(f"kubeadm {args[0]}", said)
+    error, outside = explain.explain(f"kubeadm {args[0]}", said), explain.only_outside(said)
+    if outside:
+        world.remember(AGAIN, "yes")
     if joining:
         world.cluster.stop_kubelet()
         membership.clean(world)
-        if explain.only_outside(said):
+        if outside:
             raise Unreachable(error.what, why=error.why, hint=error.hint)
     raise error
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
-from k8r_agent.cluster import cni, kubeadmconfig
-from k8r_agent.errors import ClusterError
+from k8r_agent.cluster import cni, kubeadmconfig, patience
+from k8r_agent.cluster.api import Api
+from k8r_agent.cluster.cni import Manifest
+from k8r_agent.errors import ClusterError, Unreachable
 from k8r_agent.ports.cluster import As
 from k8r_agent.ports.step import World
 from k8r_agent.steps import membership
+from k8r_agent.steps.entry import AGAIN
 from k8r_agent.store import cluster as store
 
 _MAX = 16 << 20  # bytes of a manifest
+_LOOK = 5.0  # seconds between two looks
 
 
 class InstallCni:
-    """Once in the life of a cluster, by the node that made it: afterwards the network belongs to its owner."""
+    """Once in the life of a cluster, by the node that made it: afterwards the network belongs to its owner. After a
+    power cut the control plane comes up beside the agent. `limit`: seconds that it gets, on a good medium and
+    processor."""
 
     name = "install-cni"
     summary = "Install the pod network"
+
+    def __init__(self, *, limit: float = patience.NODE, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._limit, self._sleep = limit, sleep
 
     def done(self, world: World) -> bool:
         found = membership.of(world)
@@ -29,13 +40,32 @@ class InstallCni:
         found, said = membership.of(world), world.settings.kubernetes
         chosen = cni.manifest(said)
         assert found is not None and chosen is not None
-        data = (world.cluster.fetch(chosen.source, _MAX) if chosen.remote
-                else world.cluster.read(chosen.source.lstrip("/")))
-        if data is None:
-            raise cni.missing(chosen)
+        world.remember(AGAIN, "yes")
+        data = _read(world, chosen)
+        self._wait(world)
         was = kubeadmconfig.founded(found.configuration)
         manifest = cni.prepared(chosen, data, said=said, pod_cidr=was.pod_cidr)
         answer = world.cluster.kubectl(["apply", "-f", "-"], who=As.ADMIN, stdin=manifest, timeout=300)
         if answer.code:
             raise ClusterError("the pod network was not installed", why=answer.stderr.strip()[-500:])
         store.remember(world.files, replace(found, network=chosen.source))
+
+    def _wait(self, world: World) -> None:
+        api, deadline = Api(world.cluster, As.ADMIN), world.machine.monotonic() + self._limit * patience.of(world.cluster)
+        while not (said := api.get("/readyz")).ok:
+            if world.machine.monotonic() >= deadline:
+                raise Unreachable("the control plane does not answer", why=said.text, hint="journalctl -u kubelet")
+            world.report.status(f"waiting for the control plane: {said.text}")
+            world.report.progress(0, 0)
+            self._sleep(_LOOK)
+
+
+def _read(world: World, chosen: Manifest) -> bytes:
+    """Raises FetchError."""
+    if chosen.remote:
+        return world.cluster.fetch(chosen.source, _MAX)
+    data = world.cluster.read(chosen.source.lstrip("/"))
+    if data is None:
+        raise cni.missing(chosen)
+    return data
+

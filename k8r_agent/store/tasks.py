@@ -100,16 +100,17 @@ class _Parser:
         point = self._text(data, "point_of_no_return")
         if point:
             self._one_of(point, steps, "point_of_no_return", "is not a step of this task")
+        on_failure = self._names(data, "on_failure", self._known)
         return Task(name=self._path.stem, summary=self._text(data, "summary"), steps=steps, point_of_no_return=point,
-                    args=self._names(data, "args", ()), on_failure=self._names(data, "on_failure", self._known),
-                    rules=self._rules(data.get("step", {}), steps))
+                    args=self._names(data, "args", ()), on_failure=on_failure,
+                    rules=self._rules(data.get("step", {}), steps, on_failure))
 
-    def _rules(self, tables: object, steps: tuple[str, ...]) -> dict[str, StepRule]:
+    def _rules(self, tables: object, steps: tuple[str, ...], on_failure: tuple[str, ...]) -> dict[str, StepRule]:
         if not isinstance(tables, dict):
             raise self._fault("step", "step must be a table: [step.<name>]")
         rules = {}
         for name, table in tables.items():
-            self._one_of(name, steps, f"step.{name}", "is not a step of this task")
+            self._one_of(name, (*steps, *on_failure), f"step.{name}", "is not a step of this task")
             if not isinstance(table, dict):
                 raise self._fault(f"step.{name}", f"step.{name} must be a table")
             self._keys(table, _RULE_KEYS, f"step.{name}")
@@ -130,7 +131,7 @@ class _Parser:
         holds = self._text(table, "holds_until", section=where)
         if holds:
             self._one_of(holds, steps, "holds_until", "is not a step of this task", section=where)
-            if steps.index(holds) <= steps.index(name):
+            if name not in steps or steps.index(holds) <= steps.index(name):
                 raise self._fault("holds_until", f"{holds!r} does not come after {name!r}", section=where)
         return StepRule(timeout=timeout, max_tries=tries, holds_until=holds)
 

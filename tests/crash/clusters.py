@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from k8r_agent.cluster.certificate import ca_hashes
 from k8r_agent.config.settings import KubernetesSettings
 from k8r_agent.engine import Outcome
@@ -17,12 +19,23 @@ TOKEN = "abcdef.0123456789abcdef"
 FOUNDER = KubernetesSettings(initialise=True, cni="none")
 JOINER = KubernetesSettings(endpoint="192.0.2.10:6443", join_token=TOKEN, ca_cert_hashes=ca_hashes(certificates.CA))
 
+NETWORK = "https://example.org/network.yaml"
+
 TOML = b'# ours\n[kubernetes]\njoin_token = "' + TOKEN.encode() + b'"  # for today\n[node]\nhostname = "node-1"\n'
 
 
 def founder(loader: MakeLoader) -> FakeNode:
     """Flashed, never booted; may make a cluster."""
     return FakeNode(loader, kubernetes=FOUNDER, cluster=FakeCluster())
+
+
+def networker(loader: MakeLoader) -> FakeNode:
+    """A founder that also makes the pod network. Its API server comes up long after the agent."""
+    manifest = b"kind: DaemonSet\n"
+    said = KubernetesSettings(initialise=True, cni_manifest=NETWORK, cni_sha256=hashlib.sha256(manifest).hexdigest())
+    node = FakeNode(loader, kubernetes=said, cluster=FakeCluster())
+    node.cluster.web, node.cluster.api_slow = {NETWORK: manifest}, 120.0
+    return node
 
 
 def joiner(loader: MakeLoader, outside: Outside | None = None) -> FakeNode:
@@ -68,8 +81,10 @@ def judge_member(verdict: Judge) -> Judge:
         assert toml is None or (toml.startswith(b"# ours\n[kubernetes]\njoin_token = ") and toml.endswith(
             b'[node]\nhostname = "node-1"\n') and TOKEN.encode() not in toml), toml
         assert (toml is None) is found.founder, "k8r.toml is gone"
+        node.machine.sleep(node.cluster.api_slow)
         api = node.cluster.api()
         assert api is not None, "its own API server does not answer"
+        assert bool(api.data["objects"]) is (NETWORK in node.cluster.web), "the pod network is not as it was asked for"
         assert {name: n["ready"] for name, n in api.data["nodes"].items()} == {"node-1": True}
         if not found.control_plane or api.data["nodes"]["node-1"]["uid"] == "uid-1":
             return how

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.crash.clusters import done, founder, inside, joiner, updated
+from tests.crash.clusters import done, founder, inside, joiner, networker, updated
 from tests.crash.scenarios import Scenario, asked, explore
 from tests.fakes.loaders import LOADERS
 
 SCENARIOS: dict[str, Scenario] = {
     "the first control plane": (founder, done("join", 1)),
+    "the first control plane, and its pod network": (networker, done("join", 1)),
     "a worker joins": (joiner, done("join", 1)),
     "reinstall of a control plane": (
         lambda at: asked(updated(founder(at)), "reinstall"), done("reinstall", 2)),

@@ -39,6 +39,7 @@ class FakeCluster:
         self.outside, self.ip, self.latency = outside, "192.0.2.11", 0.004
         self.kubelet, self.etcd_bound, self.image_slot, self.broken = False, False, False, ""
         self.kubelet_slow = 0.0  # seconds until a started one is healthy
+        self.api_slow, self.api_from = 0.0, 0.0  # seconds from a boot until its own API server answers, and when it does
         self.images = False  # the container runtime has those of the golden image
         self.made: list[str] = []  # what kubeadm was run for
         self.made_cas = 0
@@ -198,6 +199,7 @@ class FakeCluster:
     def boot(self, *, root: FakeStateFiles, image_slot: bool) -> None:
         """Another root runs; systemd starts the kubelet as the unit's conditions allow."""
         self.root, self.image_slot, self.kubelet, self.etcd_bound = root, image_slot, False, False
+        self.api_from = self.now() + self.api_slow
         self.images = self.read(paths.STAMP) is not None  # k8r-preload-images.service
         if self.present() and not image_slot and self._may_start():
             self.kubelet = True
@@ -223,11 +225,11 @@ class FakeCluster:
         if self.outside is not None and self.outside.up and self.host in self.outside.data["nodes"]:
             self.outside.register(self.host, version=self.outside.data["nodes"][self.host]["version"], ready=False)
 
-    def api(self) -> FakeApi | None:
-        """Whoever answers this node: its own control plane, or the one outside."""
+    def api(self, *, late: bool = False) -> FakeApi | None:
+        """Whoever answers this node: its own control plane, or the one outside. `late`: for one who waits for it."""
         if self._control_plane():
             own = FakeApi(self._load, self._save, ca=self.root.read(f"{PKI}/ca.crt") or b"")
-            return own if own.up else None
+            return own if own.up and (late or self.now() >= self.api_from) else None
         return self.outside if self.outside is not None and self.outside.up else None
 
     def _control_plane(self) -> bool:
@@ -253,7 +255,7 @@ class FakeCluster:
             assert found == self._cluster_id(), f"an API server of {self._cluster_id()} over the data of {found}"
 
     def _register(self) -> None:
-        api = self.api()
+        api = self.api(late=True)
         if api is not None and self.read(CERTIFICATE) not in (None, b""):
             api.register(self.host, version=self.version)
 

@@ -98,9 +98,9 @@ class UpgradingCluster(FakeCluster):
         others = {name: (f"192.0.2.{number}", well) for number, (name, well) in enumerate(self.others.items(), 12)}
         return etcd.etcdctl(args, {ME: (self.ip, True), **others}, slow=self.etcd_slow)
 
-    def api(self) -> FakeApi | None:
+    def api(self, *, late: bool = False) -> FakeApi | None:
         pod = self.root.read(f"{MANIFESTS}/kube-apiserver.yaml") or b""
-        found, tag = super().api(), _TAG.search(pod)
+        found, tag = super().api(late=late), _TAG.search(pod)
         if pod != self._pod:
             self._pod, self._since = pod, self._seconds()
         if found is None or tag is None or tag[1].decode() == self.bad or self._seconds() < self._since + self.slow:

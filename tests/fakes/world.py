@@ -29,6 +29,7 @@ from k8r_agent.steps.cluster_health import ClusterHealth
 from k8r_agent.steps.drain import Drain, Uncordon
 from k8r_agent.steps.enter_cluster import CheckEntry, Rejoin
 from k8r_agent.steps.health import HealthCheck, SelfCheck
+from k8r_agent.steps.install_cni import InstallCni
 from k8r_agent.steps.upgrade import SettleControlPlane, UpgradeControlPlane
 from k8r_agent.store.journal import Journal
 from k8r_agent.store.slots import SlotStore
@@ -170,7 +171,7 @@ class FakeNode:
         self.cluster = cluster or FakeCluster(version="")
         self.bundles = GoldenBundles(self.point, self.cluster.version)
         self.cluster.attach(self.files, self.point)
-        self.cluster.now = lambda: self.machine.now()
+        self.cluster.now = self.machine.now
         self.roots: dict[object, FakeStateFiles] = {}
 
     def primary(self) -> Slot:
@@ -300,5 +301,5 @@ class FakeNode:
             "upgrade-control-plane": UpgradeControlPlane(sleep=sleep),
             "settle-control-plane": SettleControlPlane(sleep=sleep),
             "cluster-health": ClusterHealth(sleep=sleep), "check-entry": CheckEntry(sleep=sleep),
-            "rejoin": Rejoin(sleep=sleep)}
+            "install-cni": InstallCni(sleep=sleep), "rejoin": Rejoin(sleep=sleep)}
         return {**STEPS, **mine}

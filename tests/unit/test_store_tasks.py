@@ -46,6 +46,19 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         point_of_no_return="boot", rules={"boot": StepRule(timeout=1200, max_tries=4, holds_until="confirm")})
 
 
+def test_what_is_done_after_a_failure_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    task = parse(write(tmp_path, GOOD + '[step.disarm]\ntimeout = "6h"\n'), KNOWN)
+    assert task.rule("disarm").timeout == 6 * 3600
+
+
+@pytest.mark.parametrize("name", ["reinstall", "rescue", "rollback", "settle"])
+def test_a_control_plane_is_settled_on_the_slowest_medium(name: str) -> None:
+    """Three waits of half an hour each, and the restore of a snapshot between them, as in the upgrade itself."""
+    tasks = TaskFiles(TABLE, (SHIPPED,))
+    assert tasks.load(name).rule("settle-control-plane").timeout == \
+        tasks.load("reinstall").rule("upgrade-control-plane").timeout
+
+
 @pytest.mark.parametrize(("old", "new", "line", "what"), [
     ('"boot", "confirm"]', '"boott", "confirm"]', 4, "did you mean 'boot'?"),
     ("on_failure", "on_faliure", 5, "did you mean 'on_failure'?"),
@@ -58,7 +71,8 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     ('until = "confirm"', 'until = "write"', 11, "does not come after"),
     ('until = "confirm"', 'until = "confrim"', 11, "did you mean 'confirm'?"),
     ('return = "boot"', 'return = "disarm"', 6, "is not a step of this task"),
-    ("[step.boot]", "[step.disarm]", 8, "is not a step of this task"),
+    ("[step.boot]", "[step.reboot]", 8, "is not a step of this task"),
+    ("[step.boot]", "[step.disarm]", 11, "does not come after"),
     ("format = 1", "format = 2", 1, "format must be 1"),
     ('steps = ["write", "boot", "confirm"]', "steps = []", 4, "at least one"),
     ('["write", "boot", "confirm"]', '["boot", "boot", "confirm"]', 4, "only once"),
@@ -142,7 +156,7 @@ def test_an_unknown_task_is_told_with_the_nearest(tmp_path: Path) -> None:
 
 def test_the_shipped_tasks_are_sound() -> None:
     tasks = TaskFiles(TABLE, (SHIPPED,))
-    assert tasks.names() == ("first-boot", "join", "reinstall", "rescue", "rollback", "update") and tasks.check() == ()
+    assert tasks.names() == ("first-boot", "join", "reinstall", "rescue", "rollback", "settle", "update") and tasks.check() == ()
 
 
 def test_rollback_is_an_update_and_a_reinstall() -> None:

@@ -1,0 +1,69 @@
+"""What a node in its cluster does by itself about what a task that ended left undone there."""
+
+from __future__ import annotations
+
+import pytest
+
+from k8r_agent.engine import Outcome
+from k8r_agent.steps import duties
+from k8r_agent.steps.cluster_gates import own_version
+from k8r_agent.store import upgrade
+from k8r_agent.store.upgrade import Upgrade
+from tests.crash.clusters import NETWORK, founder, inside, networker
+from tests.crash.scenarios import last
+from tests.fakes.loaders import PlainLoader
+from tests.fakes.world import FakeNode
+
+BEGUN = Upgrade(txn="t1", before="1.31.4", after="1.32.0", release=2)
+
+
+def booted(node: FakeNode, record: Upgrade | None = None) -> FakeNode:
+    node.power_on()
+    if record is not None:
+        upgrade.save(node.files, record)
+    return node
+
+
+def test_an_upgrade_that_was_left_unsettled_is_settled() -> None:
+    node = booted(inside(founder(PlainLoader)), BEGUN)
+    assert node.session() is Outcome.DONE and last(node).task == "settle"
+    assert upgrade.load(node.files) is None and str(own_version(node.world())) == "1.31.4"
+
+
+def test_a_control_plane_that_does_not_get_well_is_looked_at_again_later() -> None:
+    node = booted(inside(founder(PlainLoader)), BEGUN)
+    node.cluster.api_from = float("inf")
+    assert node.session() is Outcome.FAILED and last(node).facts["hint"]
+    before = last(node).id
+    assert node.session() is None and last(node).id == before, "not at once"
+    assert upgrade.load(node.files) is not None
+    node.cluster.api_from = 0.0
+    node.machine.sleep(duties.REST)
+    assert node.session() is Outcome.DONE and upgrade.load(node.files) is None
+
+
+def test_addons_that_are_owed_are_no_duty() -> None:
+    node = booted(inside(founder(PlainLoader)), Upgrade(**{**vars(BEGUN), "owed": True}))
+    assert node.session() is None and upgrade.load(node.files) is not None
+
+
+@pytest.mark.parametrize("lost", ["web", "api"])
+def test_a_pod_network_that_could_not_be_had_is_asked_for_again(lost: str) -> None:
+    node = networker(PlainLoader)
+    manifest = node.cluster.web[NETWORK]
+    if lost == "web":
+        node.cluster.web.clear()
+    else:
+        node.cluster.api_slow = float("inf")
+    while node.running is None or node.session() is Outcome.REBOOTING:
+        if node.running is not None:
+            node.shut_down()
+        node.power_on()
+    assert last(node).task == "join" and "install-cni" in last(node).note
+    before = last(node).id
+    assert node.session() is None and last(node).id == before, "not at once"
+    node.cluster.web[NETWORK], node.cluster.api_slow, node.cluster.api_from = manifest, 0.0, 0.0
+    node.machine.sleep(duties.REST)
+    assert node.session() is Outcome.DONE and last(node).id != before
+    api = node.cluster.api()
+    assert api is not None and list(api.data["objects"]) == ["kind: DaemonSet\n"]
