@@ -218,9 +218,8 @@ class Runner:
 
     def _settle_counters(self) -> None:
         state = self.world.boot.state()
-        full = state.tries_left is None or state.tries_left >= self.world.settings.boot.tries
         if state.current is state.primary:
-            duties.primary_runs(self.world.files, complete=full and state.current is Slot.WORKING)
+            duties.primary_runs(self.world.files)
 
     def _note(self, txn: str, task: str, message: str, *, kind: str = "note") -> None:
         try:

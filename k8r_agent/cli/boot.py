@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from k8r_agent.cli.console import Console
 from k8r_agent.errors import Exit, HealthFailed, K8rError
-from k8r_agent.model.boot import BootState
 from k8r_agent.model.slots import Slot
 from k8r_agent.model.txn import Event
 from k8r_agent.ports.machine import told
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from k8r_agent.cli.node import Node
+    from k8r_agent.ports.boot import BootBackend
 
 INTERVAL = 5.0  # seconds between looks
 MARGIN = 30.0  # seconds before the deadline at which health gives up, so that its reason is logged before the reboot
@@ -75,11 +75,23 @@ def run_confirm(args: Namespace, console: Console, node: Node) -> int:
     refill = state.current is state.primary
     if refill:
         node.world.boot.refill_tries()
+    if refill and state.current is Slot.WORKING:
+        _forget_lost_boots(node, console)
     _mend_loader(node, console)
     console.say(f"the {state.current} slot is up" + (", its tries are full again" if refill else
                                                      f"; the primary is {state.primary}"))
     console.result({"slot": str(state.current), "refilled": refill})
     return Exit.OK
+
+
+def _forget_lost_boots(node: Node, console: Console) -> None:
+    """Here, because the runner looks at them when this boot is not complete yet."""
+    from k8r_agent.steps import duties
+
+    try:
+        duties.boot_completed(node.files)
+    except K8rError as error:
+        console.note(f"what was counted of earlier boots could not be forgotten: {error}")
 
 
 def _mend_loader(node: Node, console: Console) -> None:
@@ -132,7 +144,7 @@ def run_deadline(args: Namespace, console: Console, node: Node) -> int:
     if node.unit_active(COMPLETE):
         return Exit.OK
     try:
-        stay = _reason_to_stay(node.world.boot.state(), persistent=node.files.persistent())
+        stay = _reason_to_stay(node.world.boot, persistent=node.files.persistent())
     except K8rError as error:
         stay = f"the boot loader cannot be asked ({error})"
     what = f"this boot was not complete after {deadline:.0f} s" + _sick(node)
@@ -154,7 +166,8 @@ def _sick(node: Node) -> str:
     return f" ({bad})" if bad else ""
 
 
-def _reason_to_stay(state: BootState, *, persistent: bool) -> str:
+def _reason_to_stay(boot: BootBackend, *, persistent: bool) -> str:
+    state = boot.state()
     if state.current is None:
         return "it was not booted from one of its slots"
     if state.current is Slot.IMAGE and state.primary is Slot.IMAGE:
@@ -167,6 +180,8 @@ def _reason_to_stay(state: BootState, *, persistent: bool) -> str:
         return "the working slot used up its tries, and the image slot is half written"
     if state.current is state.primary and state.tries_left is None:
         return "the boot loader counts no tries, it would boot the same again for ever"
+    if state.current is state.primary and boot.assets(Slot.IMAGE) is None:  # which not every loader counts tries for
+        return "the image slot's kernel or initrd is missing or damaged, there is nothing behind the working slot"
     return ""
 
 

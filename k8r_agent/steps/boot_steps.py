@@ -38,7 +38,11 @@ class _Boot:
         self._assert_allowed(world)
         if not world.files.persistent():
             raise NoState("this node cannot reboot by itself", why="there is no state partition to count attempts on")
-        boot_id = world.machine.boot_id()
+        state, boot_id = world.boot.state(), world.machine.boot_id()
+        if state.current is state.primary:
+            # This boot is given up on purpose, maybe before anybody could call it good. The tries that it and the way
+            # back cost must not run out, or the way back would end in the very slot that does not come up.
+            world.boot.refill_tries()
         world.remember(f"boot_id:{self.name}", boot_id)
         world.boot.try_once(self.slot)
         world.remember(f"armed:{self.name}", boot_id)

@@ -241,12 +241,19 @@ def count_chance(files: StateFiles) -> None:
     save(files, replace(now, chances=now.chances + 1))
 
 
-def primary_runs(files: StateFiles, *, complete: bool) -> None:
-    """`complete`: its boot got to the end; before that it may still die of what it died of."""
+def primary_runs(files: StateFiles) -> None:
+    """The last reboot led where it should."""
     now = counters(files)
-    after = replace(now, returns=0, chances=0 if complete else now.chances)
-    if after != now:
-        save(files, after)
+    if now.returns:
+        save(files, replace(now, returns=0))
+
+
+def boot_completed(files: StateFiles) -> None:
+    """Of a working slot that is the primary, after its tries were refilled: the boots that were lost before are
+    forgotten, as they are there. Until then it may still die of what it died of."""
+    now = counters(files)
+    if now.returns or now.chances:
+        save(files, replace(now, returns=0, chances=0))
 
 
 def count_automatic(files: StateFiles, digest: str) -> None:

@@ -182,6 +182,25 @@ def test_a_boot_partition_that_was_copied_anew_costs_no_working_slot(loader: Mak
     assert node.disks.mkfs_runs == 1
 
 
+def lost_boots(node: FakeNode) -> FakeNode:
+    """Power comes and goes until the loader has given the working slot up."""
+    while node.running is not Slot.IMAGE:
+        node.shut_down()
+        node.power_on()
+    return node
+
+
+def test_each_time_that_power_comes_and_goes_a_sound_working_slot_gets_a_chance(loader: MakeLoader) -> None:
+    node = settled(loader)
+    for _ in range(2):
+        lost_boots(node)
+        to_the_end(node)
+        assert (node.running, node.loader.decided()) == (Slot.WORKING, Slot.WORKING)
+        assert node.loader.backend(node.running).state().tries_left == node.settings.boot.tries
+        node.shut_down()
+        to_the_end(node)
+
+
 def test_boots_lost_after_a_rescue_cost_the_confirmed_system_nothing(loader: MakeLoader) -> None:
     """The image slot follows after the confirmation. Whoever comes up in it then cannot write it, which ends the task;
     the working slot gets the chance that any other that lost its boots would get."""
@@ -198,8 +217,6 @@ def test_boots_lost_after_a_rescue_cost_the_confirmed_system_nothing(loader: Mak
         to_the_end(node)
     node.watch = None
     assert node.loader.decided() is Slot.WORKING and last(node).facts["confirmed"] == "yes"
-    while node.running is not Slot.IMAGE:
-        node.shut_down()
-        node.power_on()
+    lost_boots(node)
     assert to_the_end(node) is not Outcome.DONE
     assert (node.running, node.loader.decided()) == (Slot.WORKING, Slot.WORKING), last(node).note

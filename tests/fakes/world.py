@@ -24,7 +24,7 @@ from k8r_agent.ports.boot import BootBackend
 from k8r_agent.ports.bootfiles import BootFiles
 from k8r_agent.ports.step import Step, World
 from k8r_agent.runner import Runner
-from k8r_agent.steps import STEPS, TABLE
+from k8r_agent.steps import STEPS, TABLE, duties
 from k8r_agent.steps.cluster_health import ClusterHealth
 from k8r_agent.steps.drain import Drain, Uncordon
 from k8r_agent.steps.enter_cluster import CheckEntry, Rejoin
@@ -259,15 +259,20 @@ class FakeNode:
         return release_of(self.disks, NUMBERS[slot], in_use=self.soiled if slot is Slot.WORKING else 0)
 
     def session(self) -> Outcome | None:
-        """The boot completes, and the agent runs until it has nothing to do or the node reboots."""
-        self.complete()
-        return self.work()
+        """The agent runs until it has nothing to do or the node reboots. Its runner is up before the boot completes:
+        multi-user.target waits for the one, and the other waits for that."""
+        outcome = self.work()
+        if outcome is not Outcome.REBOOTING:
+            self.complete()
+        return outcome
 
     def complete(self) -> None:
         """As `k8r-agent boot confirm` does."""
         backend = self.loader.backend(self.running)
         if backend.state().primary is self.running and all(check.ok for check in self.machine.checks):
             backend.refill_tries()
+            if self.running is Slot.WORKING:
+                duties.boot_completed(self.files)
 
     def work(self) -> Outcome | None:
         """As k8r-runner.service does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from k8r_agent.errors import Exit
 from k8r_agent.model.slots import Slot, SlotState, SlotStatus
+from k8r_agent.steps import duties
 from tests.fakes.prompt import Prompt
 
 
@@ -41,6 +43,23 @@ def reboots(prompt: Prompt) -> int:
 
 def start_of_boot(prompt: Prompt) -> None:
     prompt.world.machine.clock.time -= 400.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("slot, left", [(Slot.WORKING, 0), (Slot.IMAGE, 1)])
+def test_a_boot_that_completes_forgets_the_chance_that_was_given(prompt: Prompt, slot: Slot, left: int) -> None:
+    """The runner looked earlier, when the loader had just taken a try."""
+    duties.count_chance(prompt.world.files)
+    boot(prompt, current=slot, tries_left=2)
+    assert prompt.run("boot", "confirm") == Exit.OK
+    assert duties.counters(prompt.world.files).chances == left
+
+
+def test_that_nothing_can_be_forgotten_does_not_spoil_the_boot(prompt: Prompt) -> None:
+    duties.count_chance(prompt.world.files)
+    prompt.world.files.fault = errno.EIO  # type: ignore[attr-defined]
+    boot(prompt, tries_left=2)
+    assert prompt.run("boot", "confirm") == Exit.OK and prompt.world.boot.state().tries_left == 3
+    assert "could not be forgotten" in prompt.err
 
 
 def test_health_is_good_at_once(prompt: Prompt) -> None:
@@ -130,6 +149,16 @@ def test_deadline_does_not_leave_a_boot_for_a_half_written_image_slot(prompt: Pr
     boot(prompt, tries_left=0, image_offered=False)
     assert prompt.run("boot", "deadline") == Exit.OK
     assert reboots(prompt) == 0 and "half written" in prompt.err
+
+
+@pytest.mark.parametrize("tries", [0, 3])
+def test_deadline_does_not_leave_a_boot_behind_which_is_a_damaged_image_slot(prompt: Prompt, tries: int) -> None:
+    start_of_boot(prompt)
+    prompt.node.runner = None
+    boot(prompt, tries_left=tries)
+    prompt.world.boot.kept.pop(Slot.IMAGE)  # type: ignore[attr-defined]
+    assert prompt.run("boot", "deadline") == Exit.OK
+    assert reboots(prompt) == 0 and "missing or damaged" in prompt.err
 
 
 def test_the_configured_deadline(prompt: Prompt) -> None:
