@@ -8,7 +8,7 @@ from typing import Any
 
 from k8r_agent.boot import assetfiles, bootable, grubfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
-from k8r_agent.boot.grubfiles import ENV, GrubDecision
+from k8r_agent.boot.grubfiles import ENV, IMAGE_TRIES, GrubDecision
 from k8r_agent.boot.programs import LoaderPrograms
 from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
@@ -33,7 +33,7 @@ class Grub:
 
     def set_primary(self, slot: Slot) -> None:
         bootable.assert_primary(self, slot)
-        self._change(primary=slot, tries=self._tries)
+        self._change(primary=slot, tries=self._tries, image_tries=IMAGE_TRIES)
 
     def try_once(self, slot: Slot) -> None:
         bootable.assert_once(self, slot)
@@ -43,7 +43,10 @@ class Grub:
         self._change(once=None)
 
     def refill_tries(self) -> None:
-        self._change(tries=self._tries)
+        self._change(tries=self._tries, image_tries=IMAGE_TRIES)
+
+    def image_came_up(self) -> None:
+        self._change(image_tries=IMAGE_TRIES)
 
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         with self._files.writable():

@@ -16,6 +16,7 @@ ENV = "grub/k8r.env"
 ARGUMENTS = "grub.env"  # beside a slot's kernel: GRUB can read variables from a file, but no plain text
 KERNEL_SUM = "kernel.sha256"  # checked by GRUB before each boot
 MAX_TRIES = 9  # the script counts in single digits
+IMAGE_TRIES = 3  # boots of the image slot for want of tries, until the working slot has its turn again
 _TRIES = tuple(str(number) for number in range(MAX_TRIES + 1))
 
 BLOCK_MARK = "# GRUB Environment Block\n"
@@ -46,11 +47,13 @@ def parse_block(data: bytes | None) -> dict[str, str] | None:
 @dataclass(frozen=True, kw_only=True)
 class GrubDecision:
     """What the script in grubimage.py reads; its defaults stand for a block that cannot be read. An image slot that is
-    not offered has a directory that is not there (`-a`), so the script boots the other slot."""
+    not offered has a directory that is not there (`-a`), so the script boots the other slot. `image_tries` is for the
+    time in which working has no tries: boots of the image slot that are left, until working has its turn again."""
 
     primary: Slot = Slot.WORKING
     once: Slot | None = None
     tries: int = 3
+    image_tries: int = IMAGE_TRIES
     image_dir: str = "a"
     image_offered: bool = True
     working_dir: str = "a"
@@ -61,7 +64,7 @@ class GrubDecision:
 
 def render_decision(decision: GrubDecision) -> bytes:
     return render_block({"primary": str(decision.primary), "once": str(decision.once or ""),
-                         "tries": str(decision.tries),
+                         "tries": str(decision.tries), "image_tries": str(decision.image_tries),
                          "image_dir": decision.image_dir if decision.image_offered else f"-{decision.image_dir}",
                          "working_dir": decision.working_dir})
 
@@ -69,10 +72,11 @@ def render_decision(decision: GrubDecision) -> bytes:
 def parse_decision(data: bytes | None) -> GrubDecision:
     values, default = parse_block(data) or {}, GrubDecision()
     slots = {str(slot): slot for slot in Slot}
-    tries = values.get("tries", "")
+    tries, image_tries = values.get("tries", ""), values.get("image_tries", "")
     return GrubDecision(primary=slots.get(values.get("primary", ""), default.primary),
                         once=slots.get(values.get("once", "")),
                         tries=int(tries) if tries in _TRIES else default.tries,
+                        image_tries=int(image_tries) if image_tries in _TRIES[:IMAGE_TRIES + 1] else IMAGE_TRIES,
                         image_dir="b" if values.get("image_dir", "").endswith("b") else "a",
                         image_offered=not values.get("image_dir", "").startswith("-"),
                         working_dir="b" if values.get("working_dir") == "b" else "a")

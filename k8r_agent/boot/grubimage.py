@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 from k8r_agent.boot import grubfiles, sdfiles
 from k8r_agent.boot.assetfiles import SUMS
@@ -80,20 +81,35 @@ reboot
 """
 
 
+# Which slot, where the working slot has no tries left. Mostly the image slot; but that may hold a release that was
+# never booted before and does not come up, while the working slot, which is sound, lost its tries to power cuts. So
+# the image slot has tries as well (whoever comes up in it refills them), and then the working slot has a turn.
+_TURN = f"""\
+set pick=image
+if [ "$image_tries" = 0 ]; then
+  set pick=working
+  set image_tries={grubfiles.IMAGE_TRIES}
+elif [ "$image_tries" = 1 ]; then set image_tries=0
+elif [ "$image_tries" = 2 ]; then set image_tries=1
+else set image_tries=2
+fi
+"""
+
 # The image slot's initrd is checked as well: no try is counted when that slot is the primary, so an initrd that ends
 # in a panic would do so for ever. The working slot's is not, for the time that it takes: there, tries are counted.
 SCRIPT = f"""\
 set primary=working
 set once=
 set tries=3
+set image_tries={grubfiles.IMAGE_TRIES}
 set image_dir=a
 set working_dir=a
 {_START}
 set envfile="($root)/{grubfiles.ENV}"
-load_env --file "$envfile" primary once tries image_dir working_dir
+load_env --file "$envfile" primary once tries image_tries image_dir working_dir
 
 function k8r_save {{
-  save_env --file "$envfile" primary once tries image_dir working_dir
+  save_env --file "$envfile" primary once tries image_tries image_dir working_dir
 }}
 
 set pick="$primary"
@@ -102,7 +118,8 @@ if [ -n "$once" ]; then
   set once=
   if k8r_save; then set pick="$armed"; fi
 elif [ "$primary" = working ]; then
-  if [ "$tries" = 0 ]; then set pick=image
+  if [ "$tries" = 0 ]; then
+{indent(_TURN, "    ")}    k8r_save
   else
     if [ "$tries" = 1 ]; then set tries=0
     elif [ "$tries" = 2 ]; then set tries=1
@@ -122,9 +139,9 @@ fi
 
 # systemd-boot ends, and the firmware then waits at its shell, when a kernel or initrd cannot be loaded; it looks at no
 # hashes, so a rotten kernel hangs without a word, and it counts no tries of the image slot. So the guard looks before
-# it, as GRUB does in its place, and boots a slot by itself where something is damaged that systemd-boot could start,
-# or where that is destroyed or gave up. What is armed the guard cannot see: GRUB reads no EFI variables. The decision,
-# the tries left and the directories it reads from systemd-boot's own files (boot/sdfiles.py).
+# it, as GRUB does in its place, counts those, and boots a slot by itself where something is damaged that systemd-boot
+# could start, or where that is destroyed or gave up. What is armed the guard cannot see: GRUB reads no EFI variables.
+# The decision, the tries left and the directories it reads from systemd-boot's own files (boot/sdfiles.py).
 GUARD_SCRIPT = f"""\
 {_START}
 set primary=working
@@ -140,6 +157,13 @@ for entry in "($root)/{sdfiles.ENTRIES}"/k8r-working*.conf; do
 done
 set working_dir=a
 if [ -n "$dir" ]; then set working_dir="$dir"; fi
+
+set image_tries=
+if [ -s "/{sdfiles.TURNS}" ]; then load_env --file "($root)/{sdfiles.TURNS}" image_tries; fi
+if [ "$primary" = working -a -z "$left" -a -n "$image_tries" ]; then
+{indent(_TURN, "  ")}  save_env --file "($root)/{sdfiles.TURNS}" image_tries
+  if [ "$pick" = working ]; then k8r_boot working "$working_dir" {SUMS}; fi
+fi
 
 set sound=yes
 if [ -f "/working/$working_dir/{grubfiles.KERNEL_SUM}" ]; then

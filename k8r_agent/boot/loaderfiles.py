@@ -37,7 +37,8 @@ def initial_files(loader: str, assets: BootAssets, *, efi: bytes, guard: bytes |
     programs = {EFI: efi} if guard is None else {EFI: guard, SD_BOOT: efi}
     entry = f"{sdfiles.ENTRIES}/{sdfiles.EntryName(slot=Slot.IMAGE)}"
     return {**files, **_programs(programs), sdfiles.LOADER_CONF: sdfiles.render_loader_conf(Slot.IMAGE),
-            entry: sdfiles.render_entry(Slot.IMAGE, "a", assets.cmdline, gpt=gpt)}
+            entry: sdfiles.render_entry(Slot.IMAGE, "a", assets.cmdline, gpt=gpt),
+            sdfiles.TURNS: sdfiles.render_turns()}
 
 
 def _programs(programs: dict[str, bytes]) -> dict[str, bytes]:

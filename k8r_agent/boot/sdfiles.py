@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 
 from k8r_agent.boot import assetfiles
-from k8r_agent.boot.grubfiles import BLOCK_MARK
+from k8r_agent.boot.grubfiles import BLOCK_MARK, IMAGE_TRIES, render_block
 from k8r_agent.boot.kernelargs import arguments
 from k8r_agent.errors import BootError
 from k8r_agent.model.boot import INITRD, KERNEL
@@ -23,6 +23,7 @@ from k8r_agent.ports.bootfiles import SECTOR
 
 LOADER_CONF = "loader/loader.conf"
 ENTRIES = "loader/entries"
+TURNS = "loader/k8r.env"  # the guard's own: systemd-boot counts no boots of the image slot
 MAX_TRIES = 4  # the counters of both generations stay one digit wide
 
 _DEFAULTS = {Slot.WORKING: "k8r-*", Slot.IMAGE: "k8r-image*"}
@@ -45,6 +46,11 @@ def padded(text: str) -> bytes:
 def render_loader_conf(primary: Slot) -> bytes:
     return padded(f"{BLOCK_MARK}primary={primary}\ndefault {_DEFAULTS[primary]}\ntimeout 0\neditor no\n"
                   "console-mode keep\n")
+
+
+def render_turns() -> bytes:
+    """As after a boot that was good. The guard counts down in it, as GRUB does in k8r.env."""
+    return render_block({"image_tries": str(IMAGE_TRIES)})
 
 
 def parse_loader_conf(data: bytes | None) -> Slot:

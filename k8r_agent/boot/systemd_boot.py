@@ -8,7 +8,7 @@ from collections.abc import Callable
 from k8r_agent.boot import assetfiles, bootable, sdfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
 from k8r_agent.boot.programs import LoaderPrograms
-from k8r_agent.boot.sdfiles import ENTRIES, LOADER_CONF, EntryName
+from k8r_agent.boot.sdfiles import ENTRIES, LOADER_CONF, TURNS, EntryName
 from k8r_agent.errors import BootError, Refused
 from k8r_agent.model.boot import BootAssets, BootState, LoaderFault
 from k8r_agent.model.slots import Slot
@@ -62,6 +62,17 @@ class SystemdBoot:
         self._drop_override()
         if self._decided() is Slot.WORKING or self._working_entries():
             self._refill()
+        self.image_came_up()
+
+    def image_came_up(self) -> None:
+        data = sdfiles.render_turns()
+        if self._files.read(TURNS) == data:
+            return
+        with self._files.writable():
+            try:
+                self._write(TURNS, data)
+            except Refused as no_room:  # the guard goes without it, and so did older ones
+                log.warning("%s", no_room)
 
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         gpt = self._gpt()

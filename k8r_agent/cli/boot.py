@@ -77,6 +77,8 @@ def run_confirm(args: Namespace, console: Console, node: Node) -> int:
         node.world.boot.refill_tries()
     if refill and state.current is Slot.WORKING:
         _forget_lost_boots(node, console)
+    elif state.current is Slot.IMAGE:
+        node.world.boot.image_came_up()
     _mend_loader(node, console)
     console.say(f"the {state.current} slot is up" + (", its tries are full again" if refill else
                                                      f"; the primary is {state.primary}"))

@@ -26,6 +26,11 @@ class BootBackend(Protocol):
     def refill_tries(self) -> None:
         """Give the primary its full number of tries again; heals a counter file lost by a power cut."""
 
+    def image_came_up(self) -> None:
+        """The image slot runs, and not as the primary. Where it was booted because the working slot has no tries left,
+        the loader goes on booting it; one that did not come up three times in a row gives working a turn, uncounted:
+        it may be a release that was never booted before, and the tries were lost to power cuts."""
+
     def install_assets(self, slot: Slot, assets: BootAssets) -> None:
         """Write beside the present ones, read back, then switch by one sector. Raises Refused when the boot
         partition is too small, before anything is written."""

@@ -117,7 +117,7 @@ def _inside(world: World, last: Transaction | None) -> Duty:
     if left := cordon.load(world.files):
         return Duty(action=Action.UNCORDON, why=f"{left.node} was cordoned for a reinstall and still is")
     if last is not None and failed == "join" and AGAIN in last.facts and rested and _networkless(world):
-        return Duty(action=Action.START, task="join", why=f"the new cluster has no pod network: {last.note}: once more")
+        return Duty(action=Action.START, task="join", why=f"the cluster has no pod network: {last.note}: once more")
     return Duty()
 
 

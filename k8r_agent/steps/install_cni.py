@@ -51,7 +51,8 @@ class InstallCni:
         store.remember(world.files, replace(found, network=chosen.source))
 
     def _wait(self, world: World) -> None:
-        api, deadline = Api(world.cluster, As.ADMIN), world.machine.monotonic() + self._limit * patience.of(world.cluster)
+        deadline = world.machine.monotonic() + self._limit * patience.of(world.cluster)
+        api = Api(world.cluster, As.ADMIN)
         while not (said := api.get("/readyz")).ok:
             if world.machine.monotonic() >= deadline:
                 raise Unreachable("the control plane does not answer", why=said.text, hint="journalctl -u kubelet")

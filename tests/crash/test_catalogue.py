@@ -201,6 +201,19 @@ def test_each_time_that_power_comes_and_goes_a_sound_working_slot_gets_a_chance(
         to_the_end(node)
 
 
+@pytest.mark.fault(16)
+def test_a_release_that_was_never_booted_is_no_dead_end(loader: MakeLoader) -> None:
+    """An update brought one that does not come up; then the working slot, which is sound, loses its tries."""
+    node = updated(loader, DeadImage())
+    for _ in range(node.settings.boot.tries):
+        node.power_on()
+        assert node.running is Slot.WORKING
+        node.shut_down()
+    to_the_end(node)
+    assert (node.running, node.loader.decided()) == (Slot.WORKING, Slot.WORKING)
+    assert node.loader.backend(node.running).state().tries_left == node.settings.boot.tries
+
+
 def test_boots_lost_after_a_rescue_cost_the_confirmed_system_nothing(loader: MakeLoader) -> None:
     """The image slot follows after the confirmation. Whoever comes up in it then cannot write it, which ends the task;
     the working slot gets the chance that any other that lost its boots would get."""

@@ -39,7 +39,7 @@ class FakeCluster:
         self.outside, self.ip, self.latency = outside, "192.0.2.11", 0.004
         self.kubelet, self.etcd_bound, self.image_slot, self.broken = False, False, False, ""
         self.kubelet_slow = 0.0  # seconds until a started one is healthy
-        self.api_slow, self.api_from = 0.0, 0.0  # seconds from a boot until its own API server answers, and when it does
+        self.api_slow, self.api_from = 0.0, 0.0  # seconds from a boot until its API server answers, and when it does
         self.images = False  # the container runtime has those of the golden image
         self.made: list[str] = []  # what kubeadm was run for
         self.made_cas = 0

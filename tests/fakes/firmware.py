@@ -104,12 +104,26 @@ class SystemdBootFirmware(_Machine):
             primary, sound = Slot.IMAGE, False
         by_default = primary is Slot.IMAGE or not self._guards_tries()
         sums = "sha256sums" if by_default else "kernel.sha256"
+        if self._workings_turn() and (found := self._guarded(Slot.WORKING)):
+            return found
         sound = self.sound(Slot.IMAGE, self._guards_directory(Slot.IMAGE), sums) and sound
         found = self._systemd_boot() if sound else None
         found = found or self._guarded(primary) or self._guarded(primary.other)
         if found is None:
             _prompt("neither slot can be loaded")
         return found
+
+    def _workings_turn(self) -> bool:
+        """The guard's count of boots of the image slot, for want of tries of the working slot."""
+        data = self.files.medium.get("loader/k8r.env", b"")
+        found = re.search(rb"^image_tries=(\d)$", data, re.MULTILINE) if data.startswith(BLOCK) else None
+        if found is None or self._guards_primary() is Slot.IMAGE or self._guards_tries():
+            return False
+        left = int(found[1])
+        text = BLOCK + f"image_tries={left - 1 if left else 3}\n".encode()
+        self.files.medium["loader/k8r.env"] = text.ljust(512, b"#")
+        self.files.live = self.files.medium.copy()
+        return left == 0
 
     def _guards_tries(self) -> bool:
         return any(re.search(r"/k8r-working.*\+[1-9].*\.conf$", path) for path in self.files.medium)
@@ -211,14 +225,18 @@ class GrubFirmware(_Machine):
         return Slot(self._env().get("primary") or "working")
 
     def choose(self) -> tuple[Slot, bytes]:
-        env = {"primary": "working", "once": "", "tries": "3", "image_dir": "a", "working_dir": "a", **self._env()}
+        env = {"primary": "working", "once": "", "tries": "3", "image_tries": "3", "image_dir": "a",
+               "working_dir": "a", **self._env()}
         pick = env["primary"]
         if env["once"]:
             pick, env["once"] = env["once"], ""
             self._save(env)
         elif pick == "working":
             if env["tries"] == "0":
-                pick = "image"
+                left = env["image_tries"]
+                pick = "working" if left == "0" else "image"
+                env["image_tries"] = {"0": "3", "1": "0", "2": "1"}.get(left, "2")
+                self._save(env)
             else:
                 env["tries"] = str(int(env["tries"]) - 1) if env["tries"] in list("123456789") else "2"
                 self._save(env)

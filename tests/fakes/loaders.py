@@ -93,6 +93,9 @@ class PlainBackend:
         self.loader.tries = TRIES
         self.loader.point("boot:refill:after")
 
+    def image_came_up(self) -> None:
+        """It counts no boots of the image slot."""
+
     def offer_image(self, offered: bool) -> None:
         self.loader.point("boot:offer:before")
         self.loader.offered = offered

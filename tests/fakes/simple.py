@@ -90,6 +90,7 @@ class SimpleBoot:
         backend="simple", current=Slot.WORKING, primary=Slot.WORKING, armed=None, tries_left=3))
     kept: dict[Slot, BootAssets] = field(default_factory=lambda: {s: ASSETS for s in Slot})
     faults: tuple[LoaderFault, ...] = ()
+    came_up: int = 0  # times that the image slot did, not as the primary
 
     def state(self) -> BootState:
         return self.now
@@ -105,6 +106,9 @@ class SimpleBoot:
 
     def refill_tries(self) -> None:
         self.now = replace(self.now, tries_left=3)
+
+    def image_came_up(self) -> None:
+        self.came_up += 1
 
     def loader_faults(self) -> tuple[LoaderFault, ...]:
         return self.faults

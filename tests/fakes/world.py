@@ -242,14 +242,15 @@ class FakeNode:
 
     def lost_boots(self, number: int = 12) -> None:
         """Raises Violation when the loader, if boot after boot is cut before anybody can call it good, ends up with
-        slots that cannot be booted."""
+        slots that cannot be booted, or with systems that do not come up."""
         held = {slot: self._content(slot) for slot in NUMBERS}
-        state = (type(self.loader), self.loader.key(), *held.values())
+        state = (type(self.loader), self.loader.key(), type(self.behaviour), *held.values())
         if state in _SURVIVED:
             return
         trial = copy.deepcopy(self.loader, {id(self): self})
         picks = [trial.choose() for _ in range(number)][-4:]
-        if not any(_bootable(held[slot], kernel) for slot, kernel in picks):
+        if not any(_bootable(held[slot], kernel) and self.behaviour.comes_up(slot, held[slot], self.boots + boots)
+                   for boots, (slot, kernel) in enumerate(picks)):
             raise Violation(f"after {number} lost boots it boots what cannot be booted, for ever: "
                             + ", ".join(str(slot) for slot, _ in picks))
         _SURVIVED.add(state)
@@ -269,10 +270,14 @@ class FakeNode:
     def complete(self) -> None:
         """As `k8r-agent boot confirm` does."""
         backend = self.loader.backend(self.running)
-        if backend.state().primary is self.running and all(check.ok for check in self.machine.checks):
+        if not all(check.ok for check in self.machine.checks):
+            return
+        if backend.state().primary is self.running:
             backend.refill_tries()
-            if self.running is Slot.WORKING:
-                duties.boot_completed(self.files)
+        if self.running is Slot.IMAGE:
+            backend.image_came_up()
+        elif backend.state().primary is Slot.WORKING:
+            duties.boot_completed(self.files)
 
     def work(self) -> Outcome | None:
         """As k8r-runner.service does."""

@@ -76,13 +76,17 @@ class Machine:
         """Everything on the console up to a line that matches `until`."""
         files = self.files(primary)
         damage(files)
-        disk = self._disk(files)
+        self._make_disk(files)
+        return self.again(until=until)
+
+    def again(self, *, until: str = r"Command line: .*") -> str:
+        """The disk as the boot before left it."""
         variables = self.directory / "vars.fd"
         shutil.copyfile(firmware().vars, variables)
         qemu = subprocess.Popen([
             "qemu-system-x86_64", "-machine", "q35", *acceleration(), "-m", "768", "-display", "none", "-nodefaults",
             *pflash(firmware().code, variables), "-serial", "stdio", "-no-reboot",
-            "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"],
+            "-drive", f"file={self.directory / 'disk'},format=raw,if=virtio,cache=unsafe"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         serial = Serial(self.directory / "serial.log")
         assert qemu.stdout
@@ -95,7 +99,7 @@ class Machine:
             serial.join()
         return serial.text()
 
-    def _disk(self, files: Files) -> Path:
+    def _make_disk(self, files: Files) -> None:
         disk = self.directory / "disk"
         with disk.open("wb") as file:
             file.truncate(SIZE + 2 * MIB)
@@ -104,7 +108,6 @@ class Machine:
                        stdin=f"label: {self.table}\nstart=2048, size={SIZE // 512}, type={kind}\n".encode())
         fat.make(disk, offset=MIB, size=SIZE, files=files, empty=(), seed="x", epoch=0, stage=self.directory / "stage",
                  commands=commands())
-        return disk
 
 
 @pytest.fixture(params=["systemd-boot", "grub"])
@@ -178,6 +181,13 @@ def test_a_half_written_image_slot_is_not_booted_for_want_of_tries(machine: Mach
 
 def test_without_tries_the_image_slot_boots(machine: Machine) -> None:
     assert slot_of(machine.boots(Slot.WORKING, used_up)) == "image"
+
+
+@pytest.mark.fault(16)
+def test_without_tries_an_image_slot_that_never_comes_up_gives_the_working_slot_a_turn(machine: Machine) -> None:
+    """Nobody says of any of these boots that it was good."""
+    found = [machine.boots(Slot.WORKING, used_up), *(machine.again() for _ in range(4))]
+    assert [slot_of(console) for console in found] == ["image", "image", "image", "working", "image"]
 
 
 @pytest.mark.fault(16)

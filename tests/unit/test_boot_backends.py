@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from k8r_agent.boot import registry
+from k8r_agent.boot import registry, sdfiles
 from k8r_agent.errors import BootError, K8rError, Protected, Refused
 from k8r_agent.model.boot import BootFacts
 from k8r_agent.model.slots import Slot
@@ -327,3 +327,29 @@ def test_what_is_not_in_use_makes_room(kind: type[Firmware]) -> None:
     assert firmware.choose() == (Slot.WORKING, kernel_of(second))
     backend.try_once(Slot.IMAGE)
     assert firmware.choose() == (Slot.IMAGE, kernel_of(second))
+
+
+@both
+def test_an_image_slot_that_comes_up_goes_on_being_booted(kind: type[Firmware]) -> None:
+    """Where working has no tries left. One that does not come up gives working a turn."""
+    firmware = settled(kind)
+    for _ in range(firmware.tries):
+        assert firmware.choose()[0] is Slot.WORKING
+    for _ in range(6):
+        assert firmware.choose()[0] is Slot.IMAGE
+        firmware.backend(Slot.IMAGE).image_came_up()
+    assert [firmware.choose()[0] for _ in range(5)] == [*[Slot.IMAGE] * 3, Slot.WORKING, Slot.IMAGE]
+    firmware.backend(Slot.WORKING).refill_tries()
+    picks = [firmware.choose()[0] for _ in range(7)]
+    assert picks == [*[Slot.WORKING] * 3, *[Slot.IMAGE] * 3, Slot.WORKING], "all of them are full again"
+
+
+def test_the_guards_file_is_made_where_it_is_missing() -> None:
+    """On a boot partition of before; one that its owner filled goes without."""
+    firmware = settled(SystemdBootFirmware)
+    for free in (0, 1 << 20):
+        for files in (firmware.files.live, firmware.files.medium):
+            files.pop(sdfiles.TURNS, None)
+        firmware.files.size = firmware.files._used() + free
+        firmware.backend(Slot.WORKING).refill_tries()
+        assert (firmware.files.medium.get(sdfiles.TURNS) == sdfiles.render_turns()) is bool(free)

@@ -85,6 +85,7 @@ def test_generations_never_meet(tries: int) -> None:
 @pytest.mark.fault(5)
 @pytest.mark.parametrize("decision", [
     GrubDecision(), GrubDecision(primary=Slot.IMAGE, once=Slot.WORKING, tries=0, image_dir="b", working_dir="b"),
+    GrubDecision(tries=0, image_tries=0),
 ])
 def test_the_decision_of_grub_is_one_sector(decision: GrubDecision) -> None:
     data = grubfiles.render_decision(decision)
@@ -92,7 +93,8 @@ def test_the_decision_of_grub_is_one_sector(decision: GrubDecision) -> None:
     assert grubfiles.parse_decision(data) == decision
 
 
-@pytest.mark.parametrize("data", [None, b"", b"#" * 512, b"# GRUB Environment Block\nprimary=nonsense\ntries=x\n"])
+@pytest.mark.parametrize("data", [None, b"", b"#" * 512, b"# GRUB Environment Block\nprimary=nonsense\ntries=x\n",
+                                  b"# GRUB Environment Block\nimage_tries=4\n"])
 def test_a_block_that_says_nothing_means_what_the_script_defaults_to(data: bytes | None) -> None:
     assert grubfiles.parse_decision(data) == GrubDecision()
 

@@ -104,7 +104,10 @@ def test_confirm_of_a_boot_refills_the_primary_only(prompt: Prompt) -> None:
     assert prompt.world.boot.state().tries_left == 3
     boot(prompt, tries_left=1, primary=Slot.IMAGE)
     assert prompt.json("boot", "confirm")["refilled"] is False
-    assert prompt.world.boot.state().tries_left == 1
+    assert prompt.world.boot.state().tries_left == 1 and not prompt.world.boot.came_up  # type: ignore[attr-defined]
+    boot(prompt, current=Slot.IMAGE, primary=Slot.WORKING, tries_left=0)
+    assert prompt.json("boot", "confirm")["refilled"] is False
+    assert prompt.world.boot.state().tries_left == 0 and prompt.world.boot.came_up == 1  # type: ignore[attr-defined]
 
 
 def test_deadline_is_content_with_a_complete_boot(prompt: Prompt) -> None:

@@ -156,7 +156,8 @@ def test_an_unknown_task_is_told_with_the_nearest(tmp_path: Path) -> None:
 
 def test_the_shipped_tasks_are_sound() -> None:
     tasks = TaskFiles(TABLE, (SHIPPED,))
-    assert tasks.names() == ("first-boot", "join", "reinstall", "rescue", "rollback", "settle", "update") and tasks.check() == ()
+    assert tasks.names() == ("first-boot", "join", "reinstall", "rescue", "rollback", "settle", "update")
+    assert tasks.check() == ()
 
 
 def test_rollback_is_an_update_and_a_reinstall() -> None:
