@@ -1,18 +1,22 @@
 """Is the node as well in its cluster as it was before?
 
 What only the node itself can break is required: the kubelet, and on a control-plane node its own API server and etcd.
-Whether the Node is Ready is asked only where the API server answers: one that is down for reasons of its own must not
-condemn a good release.
+Whether the Node is Ready is asked only where the API server answers and is well: one that is down or ill for reasons of
+its own must not condemn a good release. Nor must a registry that does not give the pod network its container images,
+of which a fresh system has none.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from k8r_agent.cluster import patience
+from k8r_agent.cluster import answer, drain, patience
+from k8r_agent.cluster.answer import Kind
+from k8r_agent.cluster.api import Api
 from k8r_agent.errors import HealthFailed, K8rError
 from k8r_agent.model.cluster import Membership
 from k8r_agent.ports.cluster import As
@@ -23,16 +27,21 @@ from k8r_agent.steps import etcd_member, membership
 BEFORE = "cluster-before"  # fact: names of the checks that were good before the reinstall, space separated
 PATIENT = "--request-timeout=20s"  # a packet filter that drops packets would cost minutes
 _LOOK = 3.0  # seconds between looks
+_ILL = (Kind.SERVER, Kind.UNREACHABLE)  # of an API server that can be reached
+_NO_NETWORK = "NetworkPluginNotReady"  # the kubelet's word for: no pod network has put its configuration here
+_NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One check; `outside`: it is bad for a reason that this node cannot have caused."""
+    """One check; `outside`: it is bad for a reason that this node cannot have caused. `mends`: and that is likely to
+    end soon, so it is waited for as long as for the node itself."""
 
     name: str
     ok: bool
     detail: str
     outside: bool = False
+    mends: bool = False
 
 
 def observe(world: World) -> tuple[Found, ...]:
@@ -66,11 +75,30 @@ def _etcd(world: World) -> Found:
 def _node(world: World, found: Membership) -> Found:
     said = world.cluster.kubectl(["get", "node", found.node_name, "-o", "json", PATIENT])
     if said.code:
-        outside = not found.control_plane and not world.cluster.probe(found.endpoint).reachable
-        why = f"{found.endpoint} does not answer" if outside else _line(said.stderr)
-        return Found(name="node-ready", ok=False, detail=why, outside=outside)
+        away = not found.control_plane and not world.cluster.probe(found.endpoint).reachable
+        ill = not found.control_plane and not away and answer.read(said).kind in _ILL
+        why = f"{found.endpoint} does not answer" if away else _line(said.stderr)
+        return Found(name="node-ready", ok=False, detail=why, outside=away or ill, mends=ill)
     ready, why = is_ready(said.stdout, boot=world.machine.boot_id())
-    return Found(name="node-ready", ok=ready, detail=why)
+    lacks = _lacks_image(world, found.node_name) if not ready and _NO_NETWORK in why else ""
+    return Found(name="node-ready", ok=ready, detail=f"{why}; {lacks}" if lacks else why, outside=bool(lacks),
+                 mends=bool(lacks))
+
+
+def _lacks_image(world: World, node: str) -> str:
+    """Which of its pods waits for a container image, and what is said of that; "" when none does."""
+    found = Api(world.cluster).get(drain.pods_path(node))
+    try:
+        return next((f"{pod['metadata']['name']}: {waiting['reason']} ({waiting.get('message', '')[:200]})"
+                     for pod in found.body["items"] for waiting in _waiting(pod.get("status") or {})
+                     if waiting.get("reason") in _NO_IMAGE), "") if found.ok else ""
+    except (KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _waiting(status: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for one in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        yield (one.get("state") or {}).get("waiting") or {}
 
 
 def is_ready(node: str, *, boot: str) -> tuple[bool, str]:
@@ -114,7 +142,8 @@ class ClusterHealth:
         limit = self._limit * patience.of(world.cluster)
         while bad := self._missing(world):
             waited, why = world.machine.monotonic() - started, told(bad)
-            if all(check.outside for check in bad) and waited >= self._outside:
+            patient = limit if any(check.mends for check in bad) else self._outside
+            if all(check.outside for check in bad) and waited >= patient:
                 world.report.status(f"not held against the new system: {why}")
                 break
             if waited >= limit:
