@@ -114,6 +114,16 @@ def image_version(world: World) -> Version | None:
     return version.parse(text) if text else None
 
 
+def assert_comes_back(world: World) -> None:
+    """In the image slot. Raises Incompatible for an image with which a control plane could not come back. One without
+    a manifest says nothing of its Kubernetes."""
+    try:
+        image = image_version(world)
+    except Refused:
+        return
+    running.assert_comes_back(world, image)
+
+
 def own_version(world: World) -> Version | None:
     """Of the control plane on this node, by its static pod."""
     return versions.of_static_pod(world.cluster.read(f"{MANIFESTS}/kube-apiserver.yaml") or b"")

@@ -1,9 +1,9 @@
 """Is the node as well in its cluster as it was before?
 
 What only the node itself can break is required: the kubelet, and on a control-plane node its own API server and etcd.
-Whether the Node is Ready is asked only where the API server answers and is well: one that is down or ill for reasons of
-its own must not condemn a good release. Nor must a registry that does not give the pod network its container images,
-of which a fresh system has none.
+Whether the Node is Ready is asked only where the API server answers and is well: one that is down or ill for reasons
+of its own must not condemn a good release. Nor must a registry that does not give the pod network its container
+images, of which a fresh system has none.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from k8r_agent.errors import DiskAmbiguous, K8rError, StateError
+from k8r_agent.errors import DiskAmbiguous, Incompatible, K8rError, StateError
 from k8r_agent.model.boot import BootState
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import Transaction, TxnState
@@ -159,7 +159,7 @@ def _not_primary(world: World, state: BootState, last: Transaction | None) -> Du
 def _working_dead(world: World, why: str) -> Duty:
     from k8r_agent.steps import by_hand
 
-    image, lost = world.slots.status(Slot.IMAGE), by_hand.loss(world)
+    image, lost = world.slots.status(Slot.IMAGE), by_hand.loss(world) or _no_way_back(world)
     why = f"{why}; {lost}" if lost else why
     offer = Duty(why=why, hint=f"{_ways_out(world)}; `k8r-agent reboot --slot working` tries it once more")
     if counters(world.files).chances < LAST_CHANCES and world.boot.assets(Slot.WORKING) is not None:
@@ -174,6 +174,17 @@ def _working_dead(world: World, why: str) -> Duty:
         return Duty(why=f"{why}; {AUTOMATIC} reinstalls of this release did not last, no more by itself",
                     hint="`k8r-agent events` says what was tried; update to another release")
     return Duty(action=Action.START, task="reinstall", why=f"{why}: reinstalling as boot.when_working_dead says")
+
+
+def _no_way_back(world: World) -> str:
+    """Why a control plane could not come back from the present image; "" when it could, and for any other node."""
+    from k8r_agent.steps import cluster_gates
+
+    try:
+        cluster_gates.assert_comes_back(world)
+    except Incompatible as error:
+        return f"the image slot cannot bring its control plane back: {error.why}"
+    return ""
 
 
 def _in_image(world: World, state: BootState, last: Transaction | None) -> Duty:

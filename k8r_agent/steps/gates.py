@@ -65,7 +65,7 @@ class Preflight:
 def _refusals(world: World) -> list[K8rError]:
     """Every reason at once, worst first."""
     found: list[K8rError] = []
-    for gate in (_state, _disk, _image, _boot, by_hand.refuse):
+    for gate in (_state, _disk, _image, _boot, by_hand.refuse, _kubernetes):
         try:
             gate(world)
         except K8rError as error:
@@ -112,6 +112,12 @@ def _boot(world: World) -> None:
                           "damaged", hint=f"run `k8r-agent slot install-assets {slot}`")
         if slot is Slot.IMAGE:  # the new working slot boots the same
             world.boot.assert_room(assets, Slot.WORKING)
+
+
+def _kubernetes(world: World) -> None:
+    from k8r_agent.steps import cluster_gates
+
+    cluster_gates.assert_comes_back(world)
 
 
 def _partition(world: World, number: int) -> Partition | None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from k8r_agent.cluster import skew, versions
 from k8r_agent.cluster.skew import Running
 from k8r_agent.cluster.version import Version, parse
-from k8r_agent.errors import K8rError
+from k8r_agent.errors import Incompatible, K8rError
 from k8r_agent.model.cluster import Phase
+from k8r_agent.model.slots import Slot
 from k8r_agent.ports.bundle import Bundle
 from k8r_agent.ports.cluster import MANIFESTS, As
 from k8r_agent.ports.step import World
@@ -39,8 +40,28 @@ def check(world: World, bundle: Bundle, *, older_patch: bool = False) -> None:
     without a manifest does not say what it holds."""
     found = running(world) if bundle.raw_manifest else None
     if found is not None:
-        held = bundle.manifest.kubernetes
-        skew.check(parse(held) if held else None, found, older_patch=older_patch)
+        held = parse(bundle.manifest.kubernetes) if bundle.manifest.kubernetes else None
+        skew.check(held, found, older_patch=older_patch)
+        assert_comes_back(world, held)
+
+
+def assert_comes_back(world: World, image: Version | None) -> None:
+    """In the image slot, unless forced, for what the working slot is to be written with: a control plane comes back by
+    `kubeadm init` with the version that its cluster has. An upgrade needs the old system (steps/upgrade.py), and
+    kubeadm refuses a kubelet that is newer, when the old system is gone. Raises Incompatible."""
+    found = store.membership(world.files)
+    if (found is None or found.phase is not Phase.MEMBER or not found.control_plane or world.arg("force") == "yes"
+            or world.boot.state().current is not Slot.IMAGE):
+        return
+    last = versions.one(found.kubernetes)
+    if last is None or (image is not None and (image.major, image.minor) == (last.major, last.minor)):
+        return
+    series = f"{last.major}.{last.minor}"
+    raise Incompatible("the working slot is not written with this image",
+                       why=f"it holds {f'Kubernetes {image}' if image else 'no Kubernetes'}, this node's control "
+                           f"plane is at {last}, and only its old system could upgrade that",
+                       hint="`k8r-agent rollback`, or `k8r-agent update DIR|URL` with a release that holds "
+                            f"Kubernetes {series}; `k8r-agent reboot --slot working` tries the old system once more")
 
 
 def _own(world: World) -> Version | None:

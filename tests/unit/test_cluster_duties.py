@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from k8r_agent.config.settings import BootSettings
 from k8r_agent.engine import Outcome
-from k8r_agent.steps import duties
+from k8r_agent.errors import Incompatible
+from k8r_agent.model.slots import Slot
+from k8r_agent.steps import duties, gates
 from k8r_agent.steps.cluster_gates import own_version
 from k8r_agent.store import upgrade
 from k8r_agent.store.upgrade import Upgrade
 from tests.crash.clusters import NETWORK, founder, inside, networker
 from tests.crash.scenarios import last
 from tests.fakes.loaders import PlainLoader
+from tests.fakes.simple import SimpleBoot
+from tests.fakes.upgrading import ControlPlane, control_plane
 from tests.fakes.world import FakeNode
 
 BEGUN = Upgrade(txn="t1", before="1.31.4", after="1.32.0", release=2)
@@ -67,3 +74,45 @@ def test_a_pod_network_that_could_not_be_had_is_asked_for_again(lost: str) -> No
     assert node.session() is Outcome.DONE and last(node).id != before
     api = node.cluster.api()
     assert api is not None and list(api.data["objects"]) == ["kind: DaemonSet\n"]
+
+
+# the image slot runs for want of a working one
+
+
+def worn_out(image: str) -> ControlPlane:
+    """A control plane at 1.31.4 in its image slot, which holds that Kubernetes. It had its one more chance."""
+    node = control_plane(image=image)
+    node.boot_into(Slot.IMAGE)
+    boot = node.world.boot
+    assert isinstance(boot, SimpleBoot)
+    boot.now = replace(boot.now, tries_left=0)
+    node.world.settings = replace(node.world.settings, boot=BootSettings(when_working_dead="reinstall"))
+    duties.count_chance(node.files)
+    return node
+
+
+@pytest.mark.parametrize("image", ["1.32.0", "1.30.9", ""])
+def test_no_control_plane_is_given_up_for_an_image_that_could_not_bring_it_back(image: str) -> None:
+    node = worn_out(image)
+    duty = duties.decide(node.world, None)
+    assert duty.action is duties.Action.NONE and "at 1.31.4, and only its old system could upgrade that" in duty.why
+    with pytest.raises(Incompatible, match="is not written with this image") as caught:
+        gates._kubernetes(node.world)
+    assert "holds Kubernetes 1.31;" in caught.value.hint
+
+
+@pytest.mark.parametrize("image", ["1.31.4", "1.31.9"])
+def test_one_that_can_is_taken(image: str) -> None:
+    node = worn_out(image)
+    assert duties.decide(node.world, None).task == "reinstall"
+    gates._kubernetes(node.world)
+
+
+def test_force_takes_any() -> None:
+    node = worn_out("1.32.0")
+    node.begin("t2", force="yes")
+    gates._kubernetes(node.world)
+
+
+def test_the_working_slot_upgrades_its_control_plane_itself() -> None:
+    gates._kubernetes(control_plane().world)

@@ -17,7 +17,7 @@ from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.ports.cluster import MANIFESTS, As
 from k8r_agent.ports.commands import Result
 from k8r_agent.steps import skew
-from k8r_agent.steps.check_bundle import CheckBundle, CheckPreviousBundle
+from k8r_agent.steps.check_bundle import CheckBundle, CheckPreviousBundle, CheckRescueBundle
 from k8r_agent.store import cluster as store
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.slotbench import Node
@@ -112,6 +112,20 @@ def test_an_update_that_breaks_a_rule_is_refused_and_nothing_is_written(
     assert f"[{rule}]" in caught.value.why and caught.value.hint
     assert node.slot(Slot.IMAGE) == before and not CheckBundle().done(node.world)
     assert node.world.slots.status(Slot.IMAGE).state is SlotState.UNKNOWN
+
+
+@pytest.mark.parametrize(("role", "image", "refused"), [
+    (CONTROL_PLANE, "1.32.0", True), (CONTROL_PLANE, "1.31.9", False), (WORKER, "1.32.0", False)])
+def test_a_rescue_takes_no_image_that_could_not_bring_a_control_plane_back(role: str, image: str,
+                                                                           refused: bool) -> None:
+    """The old system, which alone can upgrade it, is what it writes over."""
+    node = member(role, {})
+    node.boot.now = replace(node.boot.now, current=Slot.IMAGE, primary=Slot.IMAGE)
+    offer(node, image)
+    if not refused:
+        return node.run(CheckRescueBundle())
+    with pytest.raises(Incompatible, match="not written with this image"):
+        CheckRescueBundle().apply(node.world)
 
 
 def test_a_node_outside_of_a_cluster_takes_any_image() -> None:
