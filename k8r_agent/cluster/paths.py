@@ -26,6 +26,8 @@ TOKENS = "etc/k8r/token.kubeconfig"
 
 STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 ETCD_POD = f"{MANIFESTS}/etcd.yaml"
+# What kubeadm has written before it makes this node's etcd a member; the manifest of its pod is the last.
+JOINED = (*AUTHORITY, As.ADMIN.value, As.NODE.value, *(f"{MANIFESTS}/{pod}.yaml" for pod in STATIC_PODS))
 _LEAVES = ("apiserver", "apiserver-kubelet-client", "front-proxy-client", "apiserver-etcd-client", "etcd/server",
            "etcd/peer", "etcd/healthcheck-client")
 _CONFIGS = ("kubelet", "bootstrap-kubelet", "admin", "super-admin", "controller-manager", "scheduler")

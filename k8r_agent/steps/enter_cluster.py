@@ -73,7 +73,7 @@ class CheckEntry:
         if found.entry == role.INITIALISE:
             self._nobody_else(world)
             _assert_network(world)
-        elif found.entry == role.JOIN:
+        elif found.entry == role.JOIN and not entry.half_joined(world):  # else nobody may answer but this node
             self._somebody(world)
         else:
             _assert_same_cluster(world)

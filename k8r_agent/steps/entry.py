@@ -12,13 +12,14 @@ import time
 from dataclasses import replace
 
 from k8r_agent.cluster import certificate, explain, paths, patience, registries
+from k8r_agent.cluster.api import Api
 from k8r_agent.config.clusterreaders import TOKEN
 from k8r_agent.config.settings import KubernetesSettings
 from k8r_agent.errors import ClusterError, Refused, Unreachable
-from k8r_agent.model.cluster import JoinSecret, Membership
-from k8r_agent.ports.cluster import MANIFESTS
+from k8r_agent.model.cluster import JoinSecret, Membership, Phase
+from k8r_agent.ports.cluster import MANIFESTS, As
 from k8r_agent.ports.step import World
-from k8r_agent.steps import kubeadm_input, membership
+from k8r_agent.steps import etcd_member, kubeadm_input, membership
 from k8r_agent.store import cluster as store
 
 AGAIN = "again"  # fact: nobody has to change anything for the next attempt to succeed
@@ -75,12 +76,57 @@ def _join_control_plane(world: World, found: Membership, secret: JoinSecret) -> 
     if world.cluster.etcd_kept() and membership.of(world) is None:
         raise Refused("the node does not join", why="the state partition holds the data of an etcd, and nothing says "
                       "of which cluster", hint="k8r-recovery(7)")
-    again = _begin(world, found)
-    world.cluster.keep_etcd()
-    _run(world, ["join", *_ignored(world, again=again)], kubeadm_input.join(world, found, secret), patience.JOIN,
-         joining=True)
+    config = kubeadm_input.join(world, found, secret)
+    if half_joined(world):
+        _go_on_as_member(world, secret)
+        _run(world, ["join", "phase", "control-plane-join", "mark-control-plane"], config, patience.API)
+    else:
+        again = _begin(world, found)
+        world.cluster.keep_etcd()
+        _run(world, ["join", *_ignored(world, again=again)], config, patience.JOIN, joining=True)
     found = replace(_with_ca(world, found), configuration=kubeadm_input.founded_elsewhere(world))
     membership.enter(world, found)
+
+
+def half_joined(world: World) -> bool:
+    """kubeadm was interrupted when this node's etcd was a member already, or just about to become one."""
+    found = membership.of(world)
+    if found is None or found.phase is not Phase.ENTERING or not found.control_plane or found.founder:
+        return False
+    try:
+        return all(world.cluster.read(path) for path in paths.JOINED) and bool(
+            certificate.ca_hashes(world.cluster.read(paths.CA) or b""))
+    except ValueError:
+        return False
+
+
+def _go_on_as_member(world: World, secret: JoinSecret) -> None:
+    """Of two members none has a majority alone: the cluster has no API server until this one runs again, and whoever
+    cleaned the root for another attempt would find nobody to join. Only where the others go on without it does an etcd
+    that does not get well give way. Raises Unreachable, or ClusterError when there is another attempt to make."""
+    world.cluster.place(membership.ENTERING, b"")
+    world.cluster.wait_for_kubeadm()
+    world.cluster.keep_etcd()
+    if not world.cluster.kubelet_running():
+        _start_kubelet(world)
+    deadline = world.machine.monotonic() + patience.JOIN * patience.of(world.cluster)
+    while etcd_member.health(world).code or not Api(world.cluster, As.ADMIN).get("/readyz").ok:
+        if world.machine.monotonic() >= deadline:
+            return _give_way(world, secret)
+        world.report.status("waiting for this node's etcd, which is a member already")
+        world.report.progress(0, 0)
+        time.sleep(_LOOK)
+
+
+def _give_way(world: World, secret: JoinSecret) -> None:
+    """Always raises. Where nobody else answers, what runs here is left as it is."""
+    if not world.cluster.probe(secret.endpoint).reachable:
+        raise Unreachable("the cluster has no majority without this node's etcd, which does not get well",
+                          why=f"{secret.endpoint} does not answer", hint="journalctl -u kubelet; k8r-recovery(7)")
+    _end_pods(world)
+    world.cluster.stop_kubelet()
+    membership.clean(world)
+    raise ClusterError("this node's etcd does not get well", why="the others go on without it: it is made anew")
 
 
 def _came_through(world: World, found: Membership) -> bool:

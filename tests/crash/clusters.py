@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from k8r_agent.cluster.certificate import ca_hashes
-from k8r_agent.config.settings import KubernetesSettings
+from k8r_agent.config.settings import KubernetesSettings, NodeSettings
 from k8r_agent.engine import Outcome
 from k8r_agent.model.cluster import Phase
 from k8r_agent.steps import membership
@@ -43,6 +44,14 @@ def joiner(loader: MakeLoader, outside: Outside | None = None) -> FakeNode:
     node = FakeNode(loader, kubernetes=JOINER, cluster=FakeCluster(outside=outside or Outside()))
     with node.loader.files.writable():
         node.loader.files.put("k8r.toml", TOML)
+    return node
+
+
+def second(loader: MakeLoader) -> FakeNode:
+    """To be the second control plane of a cluster, whose first has no majority alone from then on."""
+    node = joiner(loader)
+    node.settings = replace(node.settings, node=NodeSettings(role="control-plane"),
+                            kubernetes=replace(JOINER, certificate_key="0" * 64))
     return node
 
 

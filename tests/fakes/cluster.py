@@ -88,6 +88,8 @@ class FakeCluster:
         if args[:3] == ["init", "phase", "certs"]:
             self._certificates()
             return Result(0, "", "")
+        if args[:2] == ["join", "phase"]:
+            return Result(0, "", "") if self.api() else Result(1, "", "error: no API server")
         return {"init": self._init, "join": self._join, "token": self._token}[args[0]](args, config)
 
     def kubectl(self, args: Sequence[str], *, who: As = As.NODE, stdin: bytes = b"", timeout: float = 60.0) -> Result:
@@ -321,12 +323,15 @@ class FakeCluster:
         if node and node["ready"]:
             return Result(1, "", f'error execution phase kubelet-start: a Node with name "{self.host}" and status '
                                  '"Ready" already exists in the cluster')
-        if '"controlPlane"' in config:
-            self._join_control_plane(api)
+        control_plane = '"controlPlane"' in config
+        if control_plane:
+            self._prepare_control_plane()
         self._write(f"{PKI}/ca.crt", api.ca)
         self._configured()
         self._write(f"{ETC}/kubelet.conf", b"kubelet of " + ca_hashes(api.ca)[0].encode())
         self.start_kubelet()
+        if control_plane:
+            self._join_etcd()
         self.point("kubeadm:join:after")
         return Result(0, "This node has joined the cluster", "")
 
@@ -343,13 +348,21 @@ class FakeCluster:
         api.tokens = {*api.tokens, MADE}
         return Result(0, f"{MADE}\n", "")
 
-    def _join_control_plane(self, api: FakeApi) -> None:
-        """The authority comes from the cluster, and etcd's data from the other members."""
+    def _prepare_control_plane(self) -> None:
+        """The authority comes from the cluster."""
         self._certificates()
         self._write(f"{ETC}/admin.conf", b"admin")
-        self._save(json.dumps(api.data, sort_keys=True))
-        for pod in STATIC_PODS:
+        for pod in STATIC_PODS[1:]:
             self._write(f"{MANIFESTS}/{pod}.yaml", f"{pod}:v{self.version}".encode())
+
+    def _join_etcd(self) -> None:
+        """Its data comes from the other member, which has no majority without this one from now on."""
+        assert isinstance(self.outside, Outside)
+        self._save(json.dumps(self.outside.data, sort_keys=True))
+        self._write(f"{MANIFESTS}/etcd.yaml", f"etcd:v{self.version}".encode())
+        self.outside.other = self
+        self._run_pods()
+        self._register()
 
     def _configured(self) -> None:
         self._write(f"{KUBELET}/config.yaml", b"kind: KubeletConfiguration\n")
@@ -369,14 +382,18 @@ MADE = "madehe.re0123456789abcd"  # the token that `kubeadm token create` makes
 
 
 class Outside(FakeApi):
-    """Somebody else's control plane, with etcd and all. `answers` False: it cannot be reached."""
+    """Somebody else's control plane, with etcd and all. `answers` False: it cannot be reached. `other`: the node whose
+    etcd is the second member of its own; `alone`: it goes on without that, as one of three would."""
 
     def __init__(self, *, tokens: Sequence[str] = ("abcdef.0123456789abcdef",), ca: bytes = certificates.CA) -> None:
+        self.other: FakeCluster | None = None
+        self.alone = False
         self.text, self.answers = json.dumps(kubeapi.fresh(ca_hashes(ca)[0])), True
         super().__init__(self._read, self._write, ca=ca, tokens=tokens)
 
     def _read(self) -> str | None:
-        return self.text if self.answers else None
+        majority = self.alone or self.other is None or self.other.etcd_running()
+        return self.text if self.answers and majority else None
 
     def _write(self, text: str) -> None:
         self.text = text

@@ -260,3 +260,47 @@ def arm(node: Node) -> None:
              "Node().world.boot.try_once(Slot.IMAGE)\n"
              "END")
 
+
+
+# Power that comes and goes, and what is no system at all
+
+
+def lost_boots(lab: Lab, name: str, loader: str) -> Seen:
+    """The waiting release was never booted here, and panics. Three boots of the working slot are cut; it is sound."""
+    node = waiting(lab, name, loader)
+    agent, seen = lab.agent(node), Seen()
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    node.ssh("sh -eu", stdin=PANIC.encode())
+    node.stop()
+    for _ in range(3):
+        node.start()
+        node.serial.wait("Linux version", timeout=BOOT)
+        node.cut()
+    node.start()
+
+    def well(_: Node) -> bool:
+        seen.status = agent.status()
+        return bool(seen.status["boot"]["tries_left"] == 3)
+
+    node.wait_until(well, "the working slot has its tries again", timeout=DEAD, every=5.0)
+    return told(seen, node, 0)
+
+
+def emergency(lab: Lab, name: str, loader: str) -> Seen:
+    """The image slot is half written, and a disk that /etc/fstab names is gone: emergency mode, boot after boot."""
+    node, seen = settled(lab, name, loader), Seen()
+    node.start()
+    node.wait_ssh(timeout=BOOT)
+    wait_complete(node)
+    node.ssh("/usr/bin/python3 - <<'END'\n"
+             "from k8r_agent.cli.node import Node\n"
+             "Node().world.boot.offer_image(False)\n"
+             "END")
+    node.ssh("echo 'LABEL=gone /mnt ext4 defaults,x-systemd.device-timeout=5s 0 2' >>/etc/fstab && sync")
+    node.stop()
+    node.start()
+    node.wait_ssh(timeout=DEAD)
+    seen.status = lab.agent(node).status()
+    return told(seen, node, 0)

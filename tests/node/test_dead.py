@@ -133,6 +133,21 @@ class TestArmed:
         assert slots(told["after a cancel"])["working"] == (1, "ok")
 
 
+@with_each_loader(dead.lost_boots)
+class TestLostBoots:
+    @pytest.mark.fault(16)
+    def test_a_release_that_was_never_booted_is_left_for_the_working_slot(self, told: Seen) -> None:
+        assert (told.status["current"], told.status["boot"]["primary"]) == ("working", "working")
+        assert told.boots == 4 and told.console.count("Kernel panic - not syncing") == 3
+
+
+@with_each_loader(dead.emergency)
+class TestEmergency:
+    def test_where_no_slot_is_left_the_node_lets_its_owner_in(self, told: Seen) -> None:
+        assert (told.status["current"], told.status["boot"]["tries_left"]) == ("working", 0)
+        assert told.boots >= 3
+
+
 def _console_shows(sign: str, told: Seen) -> None:
     import re
 
