@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from k8r_agent.boot import assetfiles, bootable, sdfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
@@ -52,6 +52,7 @@ class SystemdBoot:
             raise BootError(f"the {slot} slot cannot be booted once", why="the firmware's variables are out of reach",
                             hint="boot the node in UEFI mode with efivarfs mounted, or use the GRUB backend")
         self._drop_override()
+        self._restore_entry()
         self._efi.write(ONE_SHOT, sdfiles.pattern(slot))
 
     def disarm(self) -> None:
@@ -62,9 +63,13 @@ class SystemdBoot:
         self._drop_override()
         if self._decided() is Slot.WORKING or self._working_entries():
             self._refill()
-        self.image_came_up()
+        self._refill_turns()
 
     def image_came_up(self) -> None:
+        self._restore_entry()
+        self._refill_turns()
+
+    def _refill_turns(self) -> None:
         data = sdfiles.render_turns()
         if self._files.read(TURNS) == data:
             return
@@ -101,6 +106,8 @@ class SystemdBoot:
 
     def assets(self, slot: Slot) -> BootAssets | None:
         letter = self._letter(slot)
+        if letter is None and slot is Slot.WORKING:  # its entry can be made again
+            return next(iter(self._lost()), (None, ""))[0]
         return self._dirs.read(slot, letter) if letter else None
 
     def loader_faults(self) -> tuple[LoaderFault, ...]:
@@ -117,7 +124,7 @@ class SystemdBoot:
         working = self._working_entries()
         if len(working) > 1:
             found.append(f"{len(working)} boot entries of the working slot: {', '.join(map(str, working))}")
-        if self._decided() is Slot.WORKING and not working:
+        if self._entry_is_lost():
             found.append("the boot entry of the working slot is lost; the image slot boots")
         return tuple(found)
 
@@ -190,7 +197,7 @@ class SystemdBoot:
         working = self._working_entries()
         if any(name.left is None for name in working):
             return None
-        return self._left(working[0]) if working else 0
+        return self._left(working[0]) if working and self._boots(working[0]) else 0
 
     def _read(self, entry: EntryName) -> bytes | None:
         return self._files.read(f"{ENTRIES}/{entry}")
@@ -216,7 +223,10 @@ class SystemdBoot:
         best = self._entry(Slot.WORKING)
         data = self._read(best) if best else None
         if best is None or data is None or sdfiles.parse_entry(data) is None:
-            best, data = None, self._lost_entry()
+            best, data = None, None
+            for assets, letter in self._lost():
+                data = sdfiles.render_entry(Slot.WORKING, letter, assets.cmdline, gpt=self._gpt())
+                break
         if data is None:
             return  # no complete kernel to boot: install_assets() will write an entry
         if best is None:
@@ -250,10 +260,18 @@ class SystemdBoot:
                 for name in others:
                     self._files.remove(f"{ENTRIES}/{name}")
 
-    def _lost_entry(self) -> bytes | None:
+    def _restore_entry(self) -> None:
+        """Without one the loader goes to the image slot, as the primary though working is that, or was armed."""
+        if self._entry_is_lost():
+            with self._files.writable():
+                self._refilled()
+
+    def _entry_is_lost(self) -> bool:
+        return self._decided() is Slot.WORKING and not any(map(self._boots, self._working_entries()))
+
+    def _lost(self) -> Iterator[tuple[BootAssets, str]]:
         """The entry is gone or unreadable (a FAT that was repaired elsewhere), the assets are not. Of two complete
         directories nobody can tell which was active; either has a kernel that this slot has booted."""
         for letter in assetfiles.DIRECTORIES:
             if (assets := self._dirs.read(Slot.WORKING, letter)) is not None:
-                return sdfiles.render_entry(Slot.WORKING, letter, assets.cmdline, gpt=self._gpt())
-        return None
+                yield assets, letter

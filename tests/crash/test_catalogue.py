@@ -4,12 +4,14 @@ product's engine, tasks, steps and boot backends over the disks of the crash mat
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from k8r_agent import runner
 from k8r_agent.boot import loaderfiles
+from k8r_agent.config.settings import BootSettings
 from k8r_agent.engine import Outcome
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.store.events import EventLog
@@ -199,6 +201,26 @@ def test_each_time_that_power_comes_and_goes_a_sound_working_slot_gets_a_chance(
         assert node.loader.backend(node.running).state().tries_left == node.settings.boot.tries
         node.shut_down()
         to_the_end(node)
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_lost_boot_entry_costs_a_boot_and_no_working_slot(emptied: bool) -> None:
+    """A FAT that was mended elsewhere. Not even where the node would reinstall a dead working slot by itself."""
+    node = settled(LOADERS["systemd-boot"])
+    node.settings = replace(node.settings, boot=BootSettings(when_working_dead="reinstall"))
+    node.shut_down()
+    files = node.loader.files
+    assert isinstance(files, FakeBootFiles)
+    for held in (files.medium, files.live):
+        for name in [name for name in held if name.startswith("loader/entries/k8r-working")]:
+            held.pop(name)
+            if emptied:
+                held[name] = b""
+    node.power_on()
+    assert node.running is Slot.IMAGE
+    to_the_end(node)
+    assert (node.running, last(node).task) == (Slot.WORKING, "first-boot")
+    assert node.loader.backend(node.running).state().tries_left == node.settings.boot.tries
 
 
 @pytest.mark.fault(16)
