@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from k8r_agent.config.settings import Settings
-from k8r_agent.effects import accounts
+from k8r_agent.effects import accounts, ownnetwork
 from k8r_agent.effects.commands import commands
+from k8r_agent.effects.ownnetwork import PLACES
 from k8r_agent.effects.placing import place, read, read_within, taken_out
 from k8r_agent.effects.statefiles import StateDirectory
 from k8r_agent.errors import K8rError, StateError
@@ -36,11 +37,6 @@ log = logging.getLogger("k8r-agent")
 
 BOOT_ID = "proc/sys/kernel/random/boot_id"
 STAMP = "etc/k8r-identity.applied"  # on the slot's own file system, so a fresh copy of the image has none
-NETWORK = {
-    "systemd": "etc/systemd/network", "netplan": "etc/netplan",
-    "NetworkManager": "etc/NetworkManager/system-connections",
-    "ifupdown": "etc/network", "ifupdown.d": "etc/network/interfaces.d",
-}
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
 _ACCOUNTS = {"passwd": 0o644, "shadow": 0o640, "group": 0o644, "gshadow": 0o640}
@@ -115,9 +111,9 @@ class NodeIdentity:
             gone = (kind == "ssh" and other_keys) or (kind == "etc-k8r" and own_settings)
             if kind == "authorized_keys":
                 gone = leaf not in homes or taken_out(homes[leaf], homes[leaf] / ".ssh/authorized_keys")
-            elif kind == "network" and leaf.split("/")[0] in NETWORK:
+            elif kind == "network" and leaf.split("/")[0] in PLACES:
                 which, _, leaf = leaf.partition("/")
-                gone = taken_out(self._root / NETWORK[which], self._root / NETWORK[which] / leaf)
+                gone = taken_out(self._root / PLACES[which], self._root / PLACES[which] / leaf)
             if gone:
                 yield name
 
@@ -139,7 +135,7 @@ class NodeIdentity:
         found["users.json"] = (people.to_json(), 0o600)
         for user, home in self._homes(people):
             self._take(found, f"authorized_keys/{user}", home / ".ssh/authorized_keys", top=home)
-        for kind, directory in NETWORK.items():
+        for kind, directory in PLACES.items():
             for path in sorted((self._root / directory).glob("*")):
                 self._take(found, f"network/{kind}/{path.name}", path)
         top = self._root / "etc/k8r"
@@ -366,14 +362,15 @@ class NodeIdentity:
                 yield f"keys of {user}"
 
     def _restore_network(self) -> Iterator[str]:
+        changed = []
         for name in self._names("network"):
             _, kind, leaf = name.split("/", 2)
             data = self._kept(name)
-            if kind not in NETWORK or data is None:
-                continue  # a later agent knows what it is
-            # systemd-networkd reads its files as a user of its own, unless they hold secrets; the others read as root.
-            if place(self._root / NETWORK[kind] / leaf, data, mode=0o644 if kind == "systemd" else 0o600):
-                yield f"/{NETWORK[kind]}/{leaf}"
+            if kind in PLACES and data is not None:  # else a later agent knows what it is
+                changed.append(ownnetwork.put_back(self._root, kind, leaf, data))
+        yield from filter(None, changed)
+        if self._commands is not None:
+            ownnetwork.tell(self._root, changed, self._commands)
 
     # observe
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from k8r_agent.config.settings import Settings
 from k8r_agent.effects.identity import NodeIdentity
 from k8r_agent.effects.statefiles import StateDirectory
+from k8r_agent.errors import CommandFailed
 from k8r_agent.ports.commands import Result
 
 KEY = "ssh-ed25519 AAAA operator"
@@ -15,13 +16,19 @@ MACHINE_ID = "0123456789abcdef0123456789abcdef"
 
 
 class KeyGenerator:
-    """Stands for ssh-keygen."""
+    """Stands for ssh-keygen, and for programs that are told of something. `broken`: one of them that complains."""
+
+    broken = ""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
     def run(self, argv, *, ok=(0,), timeout=60.0, stdin=b""):  # type: ignore[no-untyped-def]
         self.calls.append(list(argv))
+        if argv[0] == self.broken:
+            raise CommandFailed(f"{argv[0]} failed")
+        if argv[0] != "ssh-keygen":
+            return Result(0, "", "")
         Path(argv[argv.index("-f") + 1]).write_text("generated")
         return Result(0, "", "")
 

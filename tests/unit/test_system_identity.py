@@ -42,6 +42,24 @@ def test_a_fresh_system_becomes_the_same_node(old: Node, tmp_path: Path) -> None
     assert new.keygen.calls == []
 
 
+@pytest.mark.parametrize("broken", ["", "netplan", "udevadm"])
+def test_who_read_the_network_too_early_is_told_when_it_is_put_back(old: Node, tmp_path: Path, broken: str) -> None:
+    """The image slot would stay without an address otherwise: nobody could reach the refuge."""
+    old.write("etc/systemd/network/10-lan.link", "[Link]\nName=lan0\n")
+    old.identity.capture()
+    new = Node(tmp_path, "new")
+    new.facts("working")
+    new.write("usr/sbin/netplan", "")
+    new.keygen.broken = broken
+    new.identity.apply()
+    words = [" ".join(call[:2]) for call in new.keygen.calls if call[0] != "ssh-keygen"]
+    assert words == (["netplan generate"] if broken == "netplan" else
+                     ["netplan generate", "udevadm control"] + ["udevadm trigger"] * (not broken))
+    new.keygen.calls.clear()
+    new.identity.apply()
+    assert new.keygen.calls == [], "they are in place, and the stamp says so"
+
+
 def test_what_is_kept_is_secret_but_hooks_stay_executable(old: Node) -> None:
     old.identity.capture()
     for path in (old.state / "identity").rglob("*"):
