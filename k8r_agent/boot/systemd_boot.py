@@ -66,8 +66,8 @@ class SystemdBoot:
         self._refill_turns()
 
     def image_came_up(self) -> None:
-        self._restore_entry()
         self._refill_turns()
+        self._restore_entry()
 
     def _refill_turns(self) -> None:
         data = sdfiles.render_turns()
@@ -106,7 +106,8 @@ class SystemdBoot:
 
     def assets(self, slot: Slot) -> BootAssets | None:
         letter = self._letter(slot)
-        if letter is None and slot is Slot.WORKING:  # its entry can be made again
+        if letter is None and slot is Slot.WORKING and self._decided() is slot:
+            # _restore_entry() makes it again. Not so a first boot that was cut before there was one.
             return next(iter(self._lost()), (None, ""))[0]
         return self._dirs.read(slot, letter) if letter else None
 

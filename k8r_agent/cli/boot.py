@@ -77,9 +77,9 @@ def run_confirm(args: Namespace, console: Console, node: Node) -> int:
         node.world.boot.refill_tries()
     if refill and state.current is Slot.WORKING:
         _forget_lost_boots(node, console)
-    elif state.current is Slot.IMAGE:
-        node.world.boot.image_came_up()
     _mend_loader(node, console)
+    if not refill and state.current is Slot.IMAGE:
+        node.world.boot.image_came_up()
     console.say(f"the {state.current} slot is up" + (", its tries are full again" if refill else
                                                      f"; the primary is {state.primary}"))
     console.result({"slot": str(state.current), "refilled": refill})
@@ -175,7 +175,7 @@ def _reason_to_stay(boot: BootBackend, *, persistent: bool) -> str:
     if state.current is Slot.IMAGE and state.primary is Slot.IMAGE:
         return "the image slot is the primary, there is nothing behind it"
     if state.current is Slot.IMAGE and state.tries_left == 0:
-        return "the working slot used up its tries, a reboot would lead here again"
+        return "the working slot used up its tries, and nothing else is known to be better"
     if not persistent:
         return "there is no state partition, so no attempt can be counted"
     if state.current is state.primary and state.tries_left == 0 and not state.image_offered:

@@ -54,4 +54,4 @@ class BootBackend(Protocol):
         """Put those back that can be. Returns their paths."""
 
     def assets(self, slot: Slot) -> BootAssets | None:
-        """What the slot would boot now; None when incomplete."""
+        """What the slot would boot now, or would as soon as a lost counter is healed; None when incomplete."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from k8r_agent.errors import DiskAmbiguous, Incompatible, K8rError, StateError
+from k8r_agent.errors import DiskAmbiguous, K8rError, StateError
 from k8r_agent.model.boot import BootState
 from k8r_agent.model.slots import Slot, SlotState
 from k8r_agent.model.txn import Transaction, TxnState
@@ -108,15 +108,15 @@ def _inside(world: World, last: Transaction | None) -> Duty:
     from k8r_agent.steps.entry import AGAIN
     from k8r_agent.store import cordon, upgrade
 
-    failed = last.task if last is not None and last.state is TxnState.FAILED else ""
     rested = last is None or _rested(world, last)
     begun = upgrade.load(world.files)
-    if begun is not None and not begun.owed and (failed != "settle" or rested):
+    if begun is not None and not begun.owed and (last is None or last.task != "settle" or rested):
         return Duty(action=Action.START, task="settle",
                     why=f"the upgrade of the control plane to {begun.after} was begun and has not ended")
     if left := cordon.load(world.files):
         return Duty(action=Action.UNCORDON, why=f"{left.node} was cordoned for a reinstall and still is")
-    if last is not None and failed == "join" and AGAIN in last.facts and rested and _networkless(world):
+    failed = last is not None and last.task == "join" and last.state is TxnState.FAILED
+    if last is not None and failed and AGAIN in last.facts and rested and _networkless(world):
         return Duty(action=Action.START, task="join", why=f"the cluster has no pod network: {last.note}: once more")
     return Duty()
 
@@ -182,8 +182,8 @@ def _no_way_back(world: World) -> str:
 
     try:
         cluster_gates.assert_comes_back(world)
-    except Incompatible as error:
-        return f"the image slot cannot bring its control plane back: {error.why}"
+    except K8rError as error:  # also what cannot be read: that must not cost the working slot its chance
+        return f"the image slot cannot bring its control plane back: {error.why or error}"
     return ""
 
 

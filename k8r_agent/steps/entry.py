@@ -15,7 +15,7 @@ from k8r_agent.cluster import certificate, explain, paths, patience, registries
 from k8r_agent.cluster.api import Api
 from k8r_agent.config.clusterreaders import TOKEN
 from k8r_agent.config.settings import KubernetesSettings
-from k8r_agent.errors import ClusterError, Refused, Unreachable
+from k8r_agent.errors import ClusterError, K8rError, Refused, Unreachable
 from k8r_agent.model.cluster import JoinSecret, Membership, Phase
 from k8r_agent.ports.cluster import MANIFESTS, As
 from k8r_agent.ports.step import World
@@ -107,8 +107,11 @@ def _go_on_as_member(world: World, secret: JoinSecret) -> None:
     world.cluster.place(membership.ENTERING, b"")
     world.cluster.wait_for_kubeadm()
     world.cluster.keep_etcd()
-    if not world.cluster.kubelet_running():
-        _start_kubelet(world)
+    try:
+        if not world.cluster.kubelet_running():
+            _start_kubelet(world)
+    except K8rError:  # a power cut emptied what kubeadm wrote for it, maybe
+        return _give_way(world, secret)
     deadline = world.machine.monotonic() + patience.JOIN * patience.of(world.cluster)
     while etcd_member.health(world).code or not Api(world.cluster, As.ADMIN).get("/readyz").ok:
         if world.machine.monotonic() >= deadline:
@@ -119,10 +122,12 @@ def _go_on_as_member(world: World, secret: JoinSecret) -> None:
 
 
 def _give_way(world: World, secret: JoinSecret) -> None:
-    """Always raises. Where nobody else answers, what runs here is left as it is."""
-    if not world.cluster.probe(secret.endpoint).reachable:
+    """Always raises. Unless somebody else's etcd has a majority, what runs here is left as it is. Without one an API
+    server answers too, but knows no object."""
+    if not world.cluster.probe(secret.endpoint).ca:
         raise Unreachable("the cluster has no majority without this node's etcd, which does not get well",
-                          why=f"{secret.endpoint} does not answer", hint="journalctl -u kubelet; k8r-recovery(7)")
+                          why=f"{secret.endpoint} does not say whose cluster it is",
+                          hint="journalctl -u kubelet; k8r-recovery(7)")
     _end_pods(world)
     world.cluster.stop_kubelet()
     membership.clean(world)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from k8r_agent.cluster import cni, kubeadmconfig, patience
 from k8r_agent.cluster.api import Api
 from k8r_agent.cluster.cni import Manifest
-from k8r_agent.errors import ClusterError, Unreachable
+from k8r_agent.errors import ClusterError, FetchError, Unreachable
 from k8r_agent.ports.cluster import As
 from k8r_agent.ports.step import World
 from k8r_agent.steps import membership
@@ -40,15 +40,20 @@ class InstallCni:
         found, said = membership.of(world), world.settings.kubernetes
         chosen = cni.manifest(said)
         assert found is not None and chosen is not None
-        world.remember(AGAIN, "yes")
-        data = _read(world, chosen)
-        self._wait(world)
+        store.owe_network(world.files)
+        try:
+            data = _read(world, chosen)
+            self._wait(world)
+        except (FetchError, Unreachable):
+            world.remember(AGAIN, "yes")
+            raise
         was = kubeadmconfig.founded(found.configuration)
         manifest = cni.prepared(chosen, data, said=said, pod_cidr=was.pod_cidr)
         answer = world.cluster.kubectl(["apply", "-f", "-"], who=As.ADMIN, stdin=manifest, timeout=300)
         if answer.code:
             raise ClusterError("the pod network was not installed", why=answer.stderr.strip()[-500:])
         store.remember(world.files, replace(found, network=chosen.source))
+        store.owe_network(world.files, owed=False)
 
     def _wait(self, world: World) -> None:
         deadline = world.machine.monotonic() + self._limit * patience.of(world.cluster)
@@ -69,4 +74,3 @@ def _read(world: World, chosen: Manifest) -> bytes:
     if data is None:
         raise cni.missing(chosen)
     return data
-

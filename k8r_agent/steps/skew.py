@@ -49,9 +49,10 @@ def assert_comes_back(world: World, image: Version | None) -> None:
     """In the image slot, unless forced, for what the working slot is to be written with: a control plane comes back by
     `kubeadm init` with the version that its cluster has. An upgrade needs the old system (steps/upgrade.py), and
     kubeadm refuses a kubelet that is newer, when the old system is gone. Raises Incompatible."""
+    if world.arg("force") == "yes" or world.boot.state().current is not Slot.IMAGE:
+        return
     found = store.membership(world.files)
-    if (found is None or found.phase is not Phase.MEMBER or not found.control_plane or world.arg("force") == "yes"
-            or world.boot.state().current is not Slot.IMAGE):
+    if found is None or found.phase is not Phase.MEMBER or not found.control_plane:
         return
     last = versions.one(found.kubernetes)
     if last is None or (image is not None and (image.major, image.minor) == (last.major, last.minor)):

@@ -19,6 +19,7 @@ from k8r_agent.store import jsonfile
 
 FORMAT = 1
 MEMBERSHIP, JOIN, ROOT = "cluster/membership.json", "cluster/join.json", "cluster/root"
+OWED = "cluster/network.owed"  # k8r-join.service looks whether it is there
 
 
 def membership(files: StateFiles) -> Membership | None:
@@ -41,6 +42,11 @@ def remember(files: StateFiles, value: Membership) -> None:
     record = {**before, **asdict(value), "phase": str(value.phase), "format": before.get("format", FORMAT)}
     if record != before:
         files.write(MEMBERSHIP, jsonfile.encode(record))
+
+
+def owe_network(files: StateFiles, *, owed: bool = True) -> None:
+    """The cluster that this node made has no pod network yet."""
+    files.write(OWED, b"") if owed else files.remove(OWED)
 
 
 def join_secret(files: StateFiles) -> JoinSecret | None:

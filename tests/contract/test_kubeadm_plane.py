@@ -16,6 +16,7 @@ import pytest
 from k8r_agent.cluster import certificate, kubeadmconfig
 from k8r_agent.cluster.version import parse
 from k8r_agent.config.settings import KubernetesSettings
+from k8r_agent.model.cluster import JoinSecret
 from tests.contract.test_kubeadm import HERE, KEPT, PHASES
 from tests.lab.kubernetes import STAND_IN, VERSION
 from tests.lab.kubernetes.plane import ADDRESS, Plane
@@ -39,6 +40,7 @@ class Seen:
     published: str = ""
     worker: str = ""
     cordoned: bool = False
+    marked: dict[str, Any] = field(default_factory=dict)
 
 
 def configuration(version: str) -> str:
@@ -83,9 +85,21 @@ def live(plane: Plane, seen: Seen) -> None:
     plane.kubectl("create", "configmap", "story", "--from-literal=told=once")
     seen.join_command = plane.kubeadm("token", "create", "--ttl=1h", "--print-join-command",
                                       "--kubeconfig=/etc/kubernetes/admin.conf")
+    mark(plane, seen)
     seen.published = plane.inside(sys.executable, "-c", PROBE, f"{ADDRESS}:6443")
     shutil.copyfile(plane.root / "etc/kubernetes/kubelet.conf", plane.root.parent / "kubelet.conf")
     make_token(plane, seen)
+
+
+def mark(plane: Plane, seen: Seen) -> None:
+    """As a control plane whose join was interrupted at its end: the files are there, the marks are not. The token has
+    ended by then."""
+    secret = JoinSecret(endpoint=f"{ADDRESS}:6443", token="abcdef.0123456789abcdef", ca_hashes=(f"sha256:{'0' * 64}",),
+                        certificate_key="0" * 64)
+    config = kubeadmconfig.join(KubernetesSettings(), kubeadm=parse(plane.version), secret=secret, control_plane=True,
+                                machine=NODE)
+    plane.kubeadm("join", "phase", "control-plane-join", "mark-control-plane", config=config)
+    seen.marked = plane.get("node", NODE.name)
 
 
 def make_token(plane: Plane, seen: Seen) -> None:
@@ -152,6 +166,12 @@ def test_the_next_version_starts_on_the_same_data(seen: Seen) -> None:
     """The stand-in: the same program under the next number. Holds the order of things, not a conversion of data."""
     assert {key: seen.upgraded[key] for key in SAME} == {key: seen.before[key] for key in SAME}
     assert f"Server Version: v{STAND_IN}" in seen.upgraded["version"]
+
+
+def test_the_last_phase_of_a_join_can_be_run_alone_and_needs_no_token(seen: Seen) -> None:
+    labels, taints = seen.marked["metadata"]["labels"], seen.marked["spec"]["taints"]
+    assert {"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"} & set(labels)
+    assert any(taint["effect"] == "NoSchedule" for taint in taints)
 
 
 def test_a_worker_may_make_itself_a_token_with_the_right_to_create_secrets_alone(seen: Seen) -> None:

@@ -142,7 +142,7 @@ class FakeCluster:
         return self.files.read(MEMBER) is not None
 
     def probe(self, endpoint: str) -> Probe:
-        api = self.api()
+        api = self.api() or (self.outside if self.outside is not None and self.outside.up else None)
         if api is None:
             return Probe(reachable=False, why=f"{endpoint}: connection refused")
         return Probe(reachable=True, ca=api.ca, local=api is not self.outside)

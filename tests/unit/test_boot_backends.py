@@ -344,6 +344,19 @@ def test_an_image_slot_that_comes_up_goes_on_being_booted(kind: type[Firmware]) 
     assert picks == [*[Slot.WORKING] * 3, *[Slot.IMAGE] * 3, Slot.WORKING], "all of them are full again"
 
 
+def test_assets_without_an_entry_are_no_assets_while_the_image_slot_is_the_primary() -> None:
+    """A first boot that was cut just before its entry: what is there is not installed yet."""
+    firmware = fresh(SystemdBootFirmware)
+    backend = firmware.backend(Slot.IMAGE)
+    backend.install_assets(Slot.WORKING, OLD)
+    name = next(name for name in firmware.files.medium if "k8r-working" in name)
+    for files in (firmware.files.live, firmware.files.medium):
+        del files[name]
+    assert backend.assets(Slot.WORKING) is None
+    backend.install_assets(Slot.WORKING, OLD)
+    assert backend.assets(Slot.WORKING) is not None and name in firmware.files.medium
+
+
 def test_the_guards_file_is_made_where_it_is_missing() -> None:
     """On a boot partition of before; one that its owner filled goes without."""
     firmware = settled(SystemdBootFirmware)

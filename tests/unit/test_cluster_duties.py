@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.fakes.simple import SimpleBoot
 from tests.fakes.upgrading import ControlPlane, control_plane
 from tests.fakes.world import FakeNode
 
+UNIT = Path(__file__).parents[2] / "units/k8r-join.service"
 BEGUN = Upgrade(txn="t1", before="1.31.4", after="1.32.0", release=2)
 
 
@@ -67,6 +70,7 @@ def test_a_pod_network_that_could_not_be_had_is_asked_for_again(lost: str) -> No
             node.shut_down()
         node.power_on()
     assert last(node).task == "join" and "install-cni" in last(node).note
+    assert conditions_hold(node), "the timer starts the runner"
     before = last(node).id
     assert node.session() is None and last(node).id == before, "not at once"
     node.cluster.web[NETWORK], node.cluster.api_slow, node.cluster.api_from = manifest, 0.0, 0.0
@@ -74,6 +78,35 @@ def test_a_pod_network_that_could_not_be_had_is_asked_for_again(lost: str) -> No
     assert node.session() is Outcome.DONE and last(node).id != before
     api = node.cluster.api()
     assert api is not None and list(api.data["objects"]) == ["kind: DaemonSet\n"]
+    assert not conditions_hold(node), "and not any more"
+
+
+def conditions_hold(node: FakeNode) -> bool:
+    """Of k8r-join.service: one of those with a bar is enough."""
+    lines = re.findall(r"^ConditionPathExists=\|(!?)/(\S+)$", UNIT.read_text(), re.MULTILINE)
+    assert len(lines) == 4
+    there = [node.files.read(path.removeprefix("var/lib/k8r/")) if path.startswith("var/lib/k8r/")
+             else node.cluster.read(path) for _, path in lines]
+    return any((found is None) is bool(no) for (no, _), found in zip(lines, there, strict=True))
+
+
+def test_a_manifest_that_is_refused_is_not_tried_again() -> None:
+    """Somebody has to change something."""
+    node = networker(PlainLoader)
+    node.cluster.web[NETWORK] = b"kind: Other"
+    while node.running is None or node.session() is Outcome.REBOOTING:
+        if node.running is not None:
+            node.shut_down()
+        node.power_on()
+    assert "is not the manifest that was named" in last(node).note
+    node.machine.sleep(duties.REST)
+    assert node.session() is None
+
+
+def test_an_upgrade_whose_settling_was_cancelled_rests_as_well() -> None:
+    node = booted(inside(founder(PlainLoader)), BEGUN)
+    node.cancel_before = "settle-control-plane"
+    assert node.session() is Outcome.CANCELLED and node.session() is None
 
 
 # the image slot runs for want of a working one
@@ -105,6 +138,18 @@ def test_no_control_plane_is_given_up_for_an_image_that_could_not_bring_it_back(
 def test_one_that_can_is_taken(image: str) -> None:
     node = worn_out(image)
     assert duties.decide(node.world, None).task == "reinstall"
+    gates._kubernetes(node.world)
+
+
+def test_a_membership_that_cannot_be_read_costs_the_working_slot_no_chance() -> None:
+    node = worn_out("1.31.4")
+    duties.operator_spoke(node.files)
+    node.files.write("cluster/membership.json", b"{")
+    duty = duties.decide(node.world, None)
+    assert duty.action is duties.Action.RETURN and "one more chance" in duty.why
+    duties.count_chance(node.files)
+    assert duties.decide(node.world, None).action is duties.Action.NONE
+    node.begin("t2", force="yes")
     gates._kubernetes(node.world)
 
 

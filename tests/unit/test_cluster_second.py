@@ -55,26 +55,34 @@ def done(found: FakeNode) -> None:
     assert tried(found).state.value == "done", last(found).note
 
 
-def test_an_interrupted_member_that_does_not_get_well_is_left_as_it_is_where_nobody_else_answers(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("said", [Probe(reachable=False, why="connection refused"), Probe(reachable=True)],
+                         ids=["nobody answers", "an API server without a majority answers"])
+def test_an_interrupted_member_that_does_not_get_well_is_left_as_it_is_where_no_other_goes_on(
+        said: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     found = half_joined(monkeypatch)
     found.shut_down()
     with monkeypatch.context() as sick:
         sick.setattr(found.cluster, "etcdctl", lambda args, timeout=60.0: Result(1, "", "unhealthy"))
-        sick.setattr(found.cluster, "probe", lambda endpoint: Probe(reachable=False, why="connection refused"))
+        sick.setattr(found.cluster, "probe", lambda endpoint: said)
         assert "no majority without this node's etcd" in tried(found).note
     assert found.cluster.made == ["join"] and found.cluster.read(paths.ETCD_POD)
     found.machine.sleep(duties.REST)
     done(found)
 
 
+@pytest.mark.parametrize("torn", [False, True])
 def test_an_interrupted_member_that_does_not_get_well_gives_way_where_the_others_go_on(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+        torn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     found = half_joined(monkeypatch)
     assert found.cluster.outside is not None
     found.cluster.outside.alone = True  # type: ignore[attr-defined]
     found.cluster.outside.change({**found.cluster.outside.data, "nodes": {}})  # an operator removed it
     found.shut_down()
-    monkeypatch.setattr(found.cluster, "etcdctl", lambda args, timeout=60.0: Result(1, "", "unhealthy"))
+    if torn:  # what kubeadm wrote for the kubelet never reached the disk
+        for root in found.roots.values():
+            root.live.pop("var/lib/kubelet/config.yaml")
+            root.medium.pop("var/lib/kubelet/config.yaml")
+    else:
+        monkeypatch.setattr(found.cluster, "etcdctl", lambda args, timeout=60.0: Result(1, "", "unhealthy"))
     done(found)
     assert [words.partition(" ")[0] for words in found.cluster.made] == ["join", "join"]
