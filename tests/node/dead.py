@@ -169,8 +169,9 @@ def death(lab: Lab, name: str, case: str, loader: str) -> Seen:
 
     def given_up(_: Node) -> bool:
         seen.status = agent.status()
+        # Armed: the one more chance was counted, and the node is on its way there.
         return seen.status["current"] == "image" and "reinstall" in seen.status["advice"] \
-            and "one more chance" not in seen.status["advice"]
+            and "one more chance" not in seen.status["advice"] and not seen.status["boot"]["armed"]
 
     node.start()
     node.wait_until(given_up, "the node has given up the working slot", timeout=DEAD, every=5.0)
