@@ -72,10 +72,17 @@ class Window:
         return (now.boots, now.lost) in ((self.old.boots, self.old.lost), (self.new.boots, self.new.lost))
 
     def _ends(self, lost: tuple[Boot, ...]) -> bool:
-        """Where it ended or will end, and nothing is returned to."""
-        runs = [boot for boot, _ in itertools.groupby(lost)]
-        return (set(runs) <= {*self.old.lost, *self.new.lost} and len(set(runs)) == len(runs)
-                and runs[-1] in (self.old.lost[-1], self.new.lost[-1]))
+        """However often what boots first does so: then it goes on as it did, or will."""
+        ways = (outcome.lost for outcome in (self.old, self.new) if outcome.lost[:1] == lost[:1])
+        return any(_agree(_rest(lost), _rest(way)) for way in ways)
+
+
+def _rest(lost: tuple[Boot, ...]) -> list[Boot]:
+    return list(itertools.dropwhile(lambda boot: boot == lost[0], lost))
+
+
+def _agree(one: list[Boot], other: list[Boot]) -> bool:
+    return bool(one) is bool(other) and all(left == right for left, right in zip(one, other, strict=False))
 
 
 def marks(log: WriteLog) -> list[tuple[int, str]]:
