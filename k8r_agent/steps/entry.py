@@ -11,7 +11,7 @@ import re
 import time
 from dataclasses import replace
 
-from k8r_agent.cluster import certificate, explain, paths, patience, registries
+from k8r_agent.cluster import certificate, explain, marks, paths, patience, registries, version
 from k8r_agent.cluster.api import Api
 from k8r_agent.config.clusterreaders import TOKEN
 from k8r_agent.config.settings import KubernetesSettings
@@ -76,14 +76,14 @@ def _join_control_plane(world: World, found: Membership, secret: JoinSecret) -> 
     if world.cluster.etcd_kept() and membership.of(world) is None:
         raise Refused("the node does not join", why="the state partition holds the data of an etcd, and nothing says "
                       "of which cluster", hint="k8r-recovery(7)")
-    config = kubeadm_input.join(world, found, secret)
     if half_joined(world):
         _go_on_as_member(world, secret)
-        _run(world, ["join", "phase", "control-plane-join", "mark-control-plane"], config, patience.API)
+        _mark(world, found)
     else:
         again = _begin(world, found)
         world.cluster.keep_etcd()
-        _run(world, ["join", *_ignored(world, again=again)], config, patience.JOIN, joining=True)
+        _run(world, ["join", *_ignored(world, again=again)], kubeadm_input.join(world, found, secret), patience.JOIN,
+             joining=True)
     found = replace(_with_ca(world, found), configuration=kubeadm_input.founded_elsewhere(world))
     membership.enter(world, found)
 
@@ -119,6 +119,14 @@ def _go_on_as_member(world: World, secret: JoinSecret) -> None:
         world.report.status("waiting for this node's etcd, which is a member already")
         world.report.progress(0, 0)
         time.sleep(_LOOK)
+
+
+def _mark(world: World, found: Membership) -> None:
+    kubeadm = version.parse(world.cluster.tools().kubeadm)
+    for args in marks.commands(found.node_name, kubeadm, world.settings.kubernetes.taints):
+        said = world.cluster.kubectl(args, who=As.ADMIN)
+        if said.code:
+            raise ClusterError("the Node is not marked as a control plane", why=said.stderr.strip()[-300:])
 
 
 def _give_way(world: World, secret: JoinSecret) -> None:

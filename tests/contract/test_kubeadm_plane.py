@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from k8r_agent.cluster import certificate, kubeadmconfig
+from k8r_agent.cluster import certificate, kubeadmconfig, marks
 from k8r_agent.cluster.version import parse
 from k8r_agent.config.settings import KubernetesSettings
-from k8r_agent.model.cluster import JoinSecret
 from tests.contract.test_kubeadm import HERE, KEPT, PHASES
 from tests.lab.kubernetes import STAND_IN, VERSION
 from tests.lab.kubernetes.plane import ADDRESS, Plane
@@ -92,13 +91,9 @@ def live(plane: Plane, seen: Seen) -> None:
 
 
 def mark(plane: Plane, seen: Seen) -> None:
-    """As a control plane whose join was interrupted at its end: the files are there, the marks are not. The token has
-    ended by then."""
-    secret = JoinSecret(endpoint=f"{ADDRESS}:6443", token="abcdef.0123456789abcdef", ca_hashes=(f"sha256:{'0' * 64}",),
-                        certificate_key="0" * 64)
-    config = kubeadmconfig.join(KubernetesSettings(), kubeadm=parse(plane.version), secret=secret, control_plane=True,
-                                machine=NODE)
-    plane.kubeadm("join", "phase", "control-plane-join", "mark-control-plane", config=config)
+    """As for a control plane whose join was interrupted at its end."""
+    for args in marks.commands(NODE.name, parse(plane.version), None):
+        plane.kubectl(*args)
     seen.marked = plane.get("node", NODE.name)
 
 
@@ -168,10 +163,10 @@ def test_the_next_version_starts_on_the_same_data(seen: Seen) -> None:
     assert f"Server Version: v{STAND_IN}" in seen.upgraded["version"]
 
 
-def test_the_last_phase_of_a_join_can_be_run_alone_and_needs_no_token(seen: Seen) -> None:
+def test_a_node_can_be_marked_as_kubeadm_would(seen: Seen) -> None:
     labels, taints = seen.marked["metadata"]["labels"], seen.marked["spec"]["taints"]
-    assert {"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"} & set(labels)
-    assert any(taint["effect"] == "NoSchedule" for taint in taints)
+    assert {"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"} <= set(labels)
+    assert {"key": "node-role.kubernetes.io/master", "effect": "NoSchedule"} in taints
 
 
 def test_a_worker_may_make_itself_a_token_with_the_right_to_create_secrets_alone(seen: Seen) -> None:

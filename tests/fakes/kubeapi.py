@@ -81,6 +81,11 @@ class FakeApi:
             data = self.data
             self.change({**data, "objects": {**data["objects"], stdin.decode(): "applied"}})
             return Result(OK, "applied", "")
+        if words[:3] in (["label", "--overwrite", "node"], ["taint", "--overwrite", "node"]):
+            node = self.data["nodes"][words[3]]
+            node = {**node, "marks": sorted({*node.get("marks", ()), *words[4:]})}
+            self.change({**self.data, "nodes": {**self.data["nodes"], words[3]: node}})
+            return Result(OK, "", "")
         raise AssertionError(f"this API server knows no {words}")
 
     def _get_nodes(self, words: Sequence[str]) -> Result:

@@ -46,7 +46,10 @@ def test_a_second_control_plane_that_was_interrupted_gives_the_cluster_its_major
     found.shut_down() if cut else found.kill()
     assert not cut or not found.cluster.probe("192.0.2.10:6443").reachable
     done(found)
-    assert found.cluster.made == ["join", "join phase control-plane-join mark-control-plane"]
+    assert found.cluster.made == ["join"]
+    api = found.cluster.api()
+    assert api is not None
+    assert "node-role.kubernetes.io/control-plane:NoSchedule" in api.data["nodes"]["node-1"]["marks"]
     known = membership.of(found.world())
     assert known is not None and membership.complete(found.world(), known) and known.control_plane
 

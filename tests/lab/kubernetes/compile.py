@@ -59,7 +59,7 @@ class Tree:
     def _env(self) -> dict[str, str]:
         return {"PATH": f"{self._go}/bin:{os.environ['PATH']}", "HOME": str(self.work), "GOROOT": str(self._go),
                 "GOPATH": str(self.work / "gopath"), "GOCACHE": str(self.work.with_name("gocache")),
-                "GO111MODULE": "off", "CGO_ENABLED": "0", "TMPDIR": str(self.work)}
+                "GO111MODULE": "off", "CGO_ENABLED": "0", "TMPDIR": str(self.work), "GOGC": "400"}
 
     def _run(self, argv: list[str], log: Path, env: dict[str, str]) -> None:
         with log.open("ab") as out:
