@@ -63,7 +63,7 @@ $(BUILD)/.images: $(BUILD)/debs/.done tests/lab/images.py
 	$(SUDO) $(if $(K8R_KERNEL),env K8R_KERNEL=$(K8R_KERNEL)) $(PYTHON) -m tests.lab.images $(BUILD)
 	@touch $@
 
-kubernetes: deps ## a real Kubernetes from Debian's source, kept in ~/.cache/k8r-lab (5 min of two idle cores, once)
+kubernetes: deps ## a real Kubernetes from Debian's source, kept in ~/.cache/k8r-lab (4 min of two cores, once)
 	$(PYTHON) -m tests.lab.kubernetes
 
 $(BUILD)/.kubernetes-images: $(BUILD)/debs/.done $(wildcard tests/lab/kubernetes/*.*) tests/lab/kubernetes/crictl | kubernetes

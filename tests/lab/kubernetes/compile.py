@@ -57,6 +57,7 @@ class Tree:
         shutil.copytree(root / "usr/share/gocode/src" / _REFLECT2, vendored, ignore=shutil.ignore_patterns("go.mod"))
 
     def _env(self) -> dict[str, str]:
+        """GOGC: a compiler runs for seconds and ends, so that its garbage may lie."""
         return {"PATH": f"{self._go}/bin:{os.environ['PATH']}", "HOME": str(self.work), "GOROOT": str(self._go),
                 "GOPATH": str(self.work / "gopath"), "GOCACHE": str(self.work.with_name("gocache")),
                 "GO111MODULE": "off", "CGO_ENABLED": "0", "TMPDIR": str(self.work), "GOGC": "400"}
