@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from k8r_agent.boot import assetfiles, bootable, sdfiles
 from k8r_agent.boot.assetdirs import AssetDirectories
@@ -108,7 +108,8 @@ class SystemdBoot:
         letter = self._letter(slot)
         if letter is None and slot is Slot.WORKING and self._decided() is slot:
             # _restore_entry() makes it again. Not so a first boot that was cut before there was one.
-            return next(iter(self._lost()), (None, ""))[0]
+            lost = self._lost()
+            return lost[1] if lost else None
         return self._dirs.read(slot, letter) if letter else None
 
     def loader_faults(self) -> tuple[LoaderFault, ...]:
@@ -224,13 +225,11 @@ class SystemdBoot:
         best = self._entry(Slot.WORKING)
         data = self._read(best) if best else None
         if best is None or data is None or sdfiles.parse_entry(data) is None:
-            best, data = None, None
-            for assets, letter in self._lost():
-                data = sdfiles.render_entry(Slot.WORKING, letter, assets.cmdline, gpt=self._gpt())
-                break
-        if data is None:
-            return  # no complete kernel to boot: install_assets() will write an entry
-        if best is None:
+            lost = self._lost()
+            if lost is None:
+                return  # no complete kernel to boot: install_assets() will write an entry
+            letter, assets = lost
+            best, data = None, sdfiles.render_entry(Slot.WORKING, letter, assets.cmdline, gpt=self._gpt())
             log.warning("the boot entry of the working slot was lost; it is written anew")
         if best:
             self._remove_others(best)  # a third entry could be in the way of the loader's renaming
@@ -270,9 +269,10 @@ class SystemdBoot:
     def _entry_is_lost(self) -> bool:
         return self._decided() is Slot.WORKING and not any(map(self._boots, self._working_entries()))
 
-    def _lost(self) -> Iterator[tuple[BootAssets, str]]:
+    def _lost(self) -> tuple[str, BootAssets] | None:
         """The entry is gone or unreadable (a FAT that was repaired elsewhere), the assets are not. Of two complete
         directories nobody can tell which was active; either has a kernel that this slot has booted."""
         for letter in assetfiles.DIRECTORIES:
             if (assets := self._dirs.read(Slot.WORKING, letter)) is not None:
-                yield assets, letter
+                return letter, assets
+        return None

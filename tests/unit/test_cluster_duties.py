@@ -16,7 +16,7 @@ from k8r_agent.steps import duties, gates
 from k8r_agent.steps.cluster_gates import own_version
 from k8r_agent.store import upgrade
 from k8r_agent.store.upgrade import Upgrade
-from tests.crash.clusters import NETWORK, founder, inside, networker
+from tests.crash.clusters import NETWORK, founder, inside, networker, rested
 from tests.crash.scenarios import last
 from tests.fakes.loaders import PlainLoader
 from tests.fakes.simple import SimpleBoot
@@ -65,10 +65,7 @@ def test_a_pod_network_that_could_not_be_had_is_asked_for_again(lost: str) -> No
         node.cluster.web.clear()
     else:
         node.cluster.api_slow = float("inf")
-    while node.running is None or node.session() is Outcome.REBOOTING:
-        if node.running is not None:
-            node.shut_down()
-        node.power_on()
+    rested(node)
     assert last(node).task == "join" and "install-cni" in last(node).note
     assert conditions_hold(node), "the timer starts the runner"
     before = last(node).id
@@ -94,10 +91,7 @@ def test_a_manifest_that_is_refused_is_not_tried_again() -> None:
     """Somebody has to change something."""
     node = networker(PlainLoader)
     node.cluster.web[NETWORK] = b"kind: Other"
-    while node.running is None or node.session() is Outcome.REBOOTING:
-        if node.running is not None:
-            node.shut_down()
-        node.power_on()
+    rested(node)
     assert "is not the manifest that was named" in last(node).note
     node.machine.sleep(duties.REST)
     assert node.session() is None
