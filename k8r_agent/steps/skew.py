@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from k8r_agent.cluster import skew, versions
 from k8r_agent.cluster.skew import Running
@@ -42,19 +42,20 @@ def check(world: World, bundle: Bundle, *, older_patch: bool = False) -> None:
     if found is not None:
         held = parse(bundle.manifest.kubernetes) if bundle.manifest.kubernetes else None
         skew.check(held, found, older_patch=older_patch)
-        assert_comes_back(world, held)
+        assert_comes_back(world, lambda: held)
 
 
-def assert_comes_back(world: World, image: Version | None) -> None:
+def assert_comes_back(world: World, held: Callable[[], Version | None]) -> None:
     """In the image slot, unless forced, for what the working slot is to be written with: a control plane comes back by
     `kubeadm init` with the version that its cluster has. An upgrade needs the old system (steps/upgrade.py), and
-    kubeadm refuses a kubelet that is newer, when the old system is gone. Raises Incompatible."""
+    kubeadm refuses a kubelet that is newer, when the old system is gone. `held`: the image's version, asked only where
+    it matters, because the answer may be damaged. Raises Incompatible, and what `held` raises."""
     if world.arg("force") == "yes" or world.boot.state().current is not Slot.IMAGE:
         return
     found = store.membership(world.files)
     if found is None or found.phase is not Phase.MEMBER or not found.control_plane:
         return
-    last = versions.one(found.kubernetes)
+    last, image = versions.one(found.kubernetes), held()
     if last is None or (image is not None and (image.major, image.minor) == (last.major, last.minor)):
         return
     series = f"{last.major}.{last.minor}"
