@@ -11,6 +11,7 @@ import pytest
 
 from k8r_agent.cluster import paths
 from k8r_agent.errors import HealthFailed
+from k8r_agent.model.cluster import Membership
 from k8r_agent.ports.commands import Result
 from k8r_agent.steps import membership
 from k8r_agent.steps.cluster_health import BEFORE, ClusterHealth, good, is_ready, observe
@@ -23,12 +24,17 @@ def rebooted() -> ControlPlane:
     node = control_plane()
     known = membership.of(node.world)
     assert known is not None
-    node.cluster.root.write(paths.STAMP, f"{known.role} {known.node_name} {known.ca_hash}\n".encode())
+    become(node, known)
     say(node)
     node.world.remember(BEFORE, good(node.world))
     assert node.world.recall(BEFORE) == "kubelet api-server etcd node-ready"
     node.machine.boot()
     return node
+
+
+def become(node: ControlPlane, member: Membership) -> None:
+    store.remember(node.files, member)
+    node.cluster.root.write(paths.STAMP, f"{member.role} {member.node_name} {member.ca_hash}\n".encode())
 
 
 def say(node: ControlPlane, *, ready: bool = True) -> None:
@@ -119,13 +125,10 @@ def test_an_api_server_that_is_ill_condemns_no_worker(monkeypatch: pytest.Monkey
     node = rebooted()
     known = membership.of(node.world)
     assert known is not None
-    worker = replace(known, role="worker")
-    store.remember(node.files, worker)
-    node.cluster.root.write(paths.STAMP, f"{worker.role} {worker.node_name} {worker.ca_hash}\n".encode())
+    become(node, replace(known, role="worker"))
     answers(node, monkeypatch, node=Result(1, "", said))
     assert checked(node) >= 600
-    store.remember(node.files, known)  # of a control plane it is its own
-    node.cluster.root.write(paths.STAMP, f"{known.role} {known.node_name} {known.ca_hash}\n".encode())
+    become(node, known)  # of a control plane it is its own
     with pytest.raises(HealthFailed):
         checked(node)
 
