@@ -43,6 +43,9 @@ class LocalMachine:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def boot_id(self) -> str:
         return (self._root / "proc/sys/kernel/random/boot_id").read_text().strip()
 

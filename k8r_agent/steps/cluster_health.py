@@ -9,8 +9,7 @@ images, of which a fresh system has none.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +22,10 @@ from k8r_agent.ports.cluster import As
 from k8r_agent.ports.machine import told
 from k8r_agent.ports.step import World
 from k8r_agent.steps import etcd_member, membership
+from k8r_agent.steps.wait import Wait
 
 BEFORE = "cluster-before"  # fact: names of the checks that were good before the reinstall, space separated
 PATIENT = "--request-timeout=20s"  # a packet filter that drops packets would cost minutes
-_LOOK = 3.0  # seconds between looks
 _ILL = (Kind.SERVER, Kind.UNREACHABLE)  # of an API server that can be reached
 _NO_NETWORK = "NetworkPluginNotReady"  # the kubelet's word for: no pod network has put its configuration here
 _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
@@ -127,9 +126,8 @@ class ClusterHealth:
     name = "cluster-health"
     summary = "Check the node in its cluster"
 
-    def __init__(self, *, limit: float = patience.NODE, outside: float = 60.0,
-                 sleep: Callable[[float], None] = time.sleep) -> None:
-        self._limit, self._outside, self._sleep = limit, outside, sleep
+    def __init__(self, *, limit: float = patience.NODE, outside: float = 60.0) -> None:
+        self._limit, self._outside = limit, outside
 
     def done(self, world: World) -> bool:
         if not world.cluster.present():
@@ -138,19 +136,16 @@ class ClusterHealth:
         return not membership.complete(world, found) or world.recall(self.name) == world.machine.boot_id()
 
     def apply(self, world: World) -> None:
-        started = world.machine.monotonic()
-        limit = self._limit * patience.of(world.cluster)
+        waiting = Wait(world, self._limit * patience.of(world.cluster))
         while bad := self._missing(world):
-            waited, why = world.machine.monotonic() - started, told(bad)
-            patient = limit if any(check.mends for check in bad) else self._outside
-            if all(check.outside for check in bad) and waited >= patient:
+            why = told(bad)
+            patient = waiting.limit if any(check.mends for check in bad) else self._outside
+            if all(check.outside for check in bad) and waiting.waited >= patient:
                 world.report.status(f"not held against the new system: {why}")
                 break
-            if waited >= limit:
+            if waiting.over:
                 raise HealthFailed("the node is not well in its cluster", why=why, hint="journalctl -u kubelet")
-            world.report.status(f"waiting for {why}")
-            world.report.progress(0, 0)
-            self._sleep(_LOOK)
+            waiting.pause(f"waiting for {why}")
         world.remember(self.name, world.machine.boot_id())
 
     def _missing(self, world: World) -> tuple[Found, ...]:

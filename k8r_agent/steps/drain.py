@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,20 +13,17 @@ from k8r_agent.errors import ClusterError, Refused
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.step import World
 from k8r_agent.steps import enrolment
+from k8r_agent.steps.wait import Wait
 from k8r_agent.store import cordon
 
 FACT = "drain"  # how it went: drained, nowhere, unreachable
 DEADLINE = "drain-deadline"  # seconds since the epoch; kept, so that a restart of the agent does not begin anew
-_LOOK = 5.0  # seconds between looks, as kubectl's
 _CONFLICTS = 5  # times that somebody else may change the Node under our hands
 
 
 class Drain:
     name = "drain"
     summary = "Move the pods to other nodes"
-
-    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._sleep = sleep
 
     def done(self, world: World) -> bool:
         """Nothing runs in the image slot, and a node that belongs to no cluster has nobody to ask."""
@@ -57,9 +53,9 @@ class Drain:
         limit = world.settings.kubernetes.drain_timeout
         if not world.recall(DEADLINE):
             world.remember(DEADLINE, str(world.machine.now() + limit))
-        asked = _Asked(api)
-        for way, until in ((asked.evict, float(world.recall(DEADLINE))), (asked.delete, None)):
-            left = self._until(world, api, name, way, until or world.machine.now() + limit)
+        asked, rest = _Asked(api), float(world.recall(DEADLINE)) - world.machine.now()
+        for way, seconds in ((asked.evict, rest), (asked.delete, limit)):
+            left = self._wait(world, api, name, way, seconds)
             if not left:
                 return
             if world.settings.kubernetes.when_drain_blocked != "delete":
@@ -69,10 +65,9 @@ class Drain:
                       hint="mend that or raise kubernetes.drain_timeout; kubernetes.when_drain_blocked = \"delete\" "
                            "overrides disruption budgets")
 
-    def _until(self, world: World, api: Api, name: str, way: Callable[[Pod], None], deadline: float,
-               ) -> tuple[Pod, ...]:
-        """Who is left when the time is up. An API server that does not answer for a while is waited for."""
-        left: tuple[Pod, ...] = ()
+    def _wait(self, world: World, api: Api, name: str, way: Callable[[Pod], None], limit: float) -> tuple[Pod, ...]:
+        """Who is left after `limit` seconds. An API server that does not answer for a while is waited for."""
+        waiting, left = Wait(world, limit), tuple[Pod, ...]()
         while True:
             try:
                 left = drain.leaving(api.pods(name))
@@ -81,14 +76,12 @@ class Drain:
                 for pod in left:
                     way(pod)
             except ClusterError as error:
-                if world.machine.now() >= deadline:
+                if waiting.over:
                     raise
                 world.report.status(f"{error}")
-            if world.machine.now() >= deadline:
+            if waiting.over:
                 return left
-            world.report.status(f"waiting for {len(left)} pods to leave" + (f", {left[0]} first" if left else ""))
-            world.report.progress(0, 0)  # where a cancel, a stop and the step's own time limit are met
-            self._sleep(_LOOK)
+            waiting.pause(f"waiting for {len(left)} pods to leave" + (f", {left[0]} first" if left else ""))
 
 
 class _Asked:
@@ -123,8 +116,8 @@ class Uncordon:
     name = "uncordon"
     summary = "Let the node take pods again"
 
-    def __init__(self, *, limit: float = 300.0, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._limit, self._sleep = limit, sleep
+    def __init__(self, *, limit: float = 300.0) -> None:
+        self._limit = limit
 
     def done(self, world: World) -> bool:
         return (not world.files.persistent() or cordon.load(world.files) is None
@@ -137,14 +130,10 @@ class Uncordon:
         if world.boot.state().current is not Slot.WORKING:
             raise Refused(f"{record.node} stays cordoned", why="the node does not run from its working slot",
                           hint="the next reinstall that succeeds uncordons it")
-        deadline = world.machine.monotonic() + self._limit
-        while True:
-            found = Api(world.cluster).get(drain.node_path(record.node))
-            if found.kind in (Kind.OK, Kind.NOT_FOUND) or world.machine.monotonic() >= deadline:
-                break
-            world.report.status(f"waiting to uncordon {record.node}: {found.text}")
-            world.report.progress(0, 0)
-            self._sleep(_LOOK)
+        waiting, api = Wait(world, self._limit), Api(world.cluster)
+        while ((found := api.get(drain.node_path(record.node))).kind not in (Kind.OK, Kind.NOT_FOUND)
+               and not waiting.over):
+            waiting.pause(f"waiting to uncordon {record.node}: {found.text}")
         if found.kind not in (Kind.OK, Kind.NOT_FOUND) and world.remember_fact is not None and not _given_up(world):
             world.report.status(f"{record.node} is still cordoned; that is tried again later: {found.text}")
             return world.remember(self.name, world.machine.boot_id())

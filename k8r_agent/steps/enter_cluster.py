@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from k8r_agent.cluster import cni, role
@@ -18,10 +17,11 @@ from k8r_agent.ports.cluster import Probe
 from k8r_agent.ports.step import World
 from k8r_agent.steps import enrolment, entry, kubeadm_input, membership
 from k8r_agent.steps.entry import AGAIN
+from k8r_agent.steps.wait import Wait
 from k8r_agent.store import cluster as store
 
 CONFIGURATION = "k8r.toml"  # on the boot partition
-_WAIT, _LOOK = 120.0, 5.0  # seconds that a control plane gets to answer, and between two looks
+_WAIT = 120.0  # seconds that a control plane gets to answer
 _CLOCK_WAIT = 600.0  # seconds that a time server gets, when there is no other way
 _CLOCK_OFF = 3600.0  # seconds by which the clock may lag behind what this node has written down
 
@@ -57,9 +57,6 @@ class CheckEntry:
     name = "check-entry"
     summary = "Find out which cluster, in which role, and whether that can work"
 
-    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._sleep = sleep
-
     def done(self, world: World) -> bool:
         return bool(world.recall("entry"))
 
@@ -91,16 +88,14 @@ class CheckEntry:
     def _somebody(self, world: World) -> None:
         """A control plane that is just being made is waited for."""
         secret = entry.information(world)
-        deadline = world.machine.monotonic() + _WAIT
+        waiting = Wait(world, _WAIT)
         while not (found := world.cluster.probe(secret.endpoint)).reachable or found.foreign:
-            if world.machine.monotonic() >= deadline:
+            if waiting.over:
                 world.remember(AGAIN, "yes")
                 raise Unreachable("the control plane does not answer", why=found.why,
                                   hint="the node tries again every ten minutes; is kubernetes.endpoint right, and is "
                                        "the network up?")
-            world.report.status(f"waiting for the control plane at {secret.endpoint}: {found.why}")
-            world.report.progress(0, 0)
-            self._sleep(_LOOK)
+            waiting.pause(f"waiting for the control plane at {secret.endpoint}: {found.why}")
         _assert_ca(found, secret.ca_hashes, secret.endpoint)
 
 
@@ -217,9 +212,6 @@ class Rejoin:
     name = "rejoin"
     summary = "Bring the node back into its cluster"
 
-    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._sleep = sleep
-
     def done(self, world: World) -> bool:
         if not world.cluster.present():
             return True  # no Kubernetes on this node
@@ -241,11 +233,9 @@ class Rejoin:
 
     def _wait_for_clock(self, world: World) -> None:
         """A control plane's certificates begin with its CA and end a year from now, whatever the clock calls now."""
-        deadline = world.machine.monotonic() + _CLOCK_WAIT
-        while _clock_wrong(world) and world.machine.monotonic() < deadline:
-            world.report.status("waiting for the clock: it is behind what this node has written down")
-            world.report.progress(0, 0)
-            self._sleep(_LOOK)
+        waiting = Wait(world, _CLOCK_WAIT)
+        while _clock_wrong(world) and not waiting.over:
+            waiting.pause("waiting for the clock: it is behind what this node has written down")
         _assert_clock(world)
 
 

@@ -8,7 +8,6 @@ written last; and only files that kubeadm writes are ever removed, from the root
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 
 from k8r_agent.cluster import certificate, explain, marks, paths, patience, registries, version
@@ -20,13 +19,14 @@ from k8r_agent.model.cluster import JoinSecret, Membership, Phase
 from k8r_agent.ports.cluster import MANIFESTS, As
 from k8r_agent.ports.step import World
 from k8r_agent.steps import etcd_member, kubeadm_input, membership
+from k8r_agent.steps.wait import Wait
 from k8r_agent.store import cluster as store
 
 AGAIN = "again"  # fact: nobody has to change anything for the next attempt to succeed
 # An earlier attempt's own static pods may still run on these: kubeadm's would be the same ones.
 _PORTS = ("Port-6443", "Port-10250", "Port-10257", "Port-10259", "Port-2379", "Port-2380")
 _TTL = "1h"  # of a token that the node makes itself
-_ENDING, _LOOK = 180.0, 3.0  # seconds that static pods get to end, and between two looks
+_ENDING = 180.0  # seconds that static pods get to end
 _HAS_DATA = "DirAvailable--var-lib-etcd"
 # What is in etcd already, where its owner may have changed it since.
 _IN_ETCD = ("upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "addon")
@@ -112,13 +112,11 @@ def _go_on_as_member(world: World, secret: JoinSecret) -> None:
             _start_kubelet(world)
     except K8rError:  # a power cut emptied what kubeadm wrote for it, maybe
         return _give_way(world, secret)
-    deadline = world.machine.monotonic() + patience.JOIN * patience.of(world.cluster)
+    waiting = Wait(world, patience.JOIN * patience.of(world.cluster))
     while etcd_member.health(world).code or not Api(world.cluster, As.ADMIN).get("/readyz").ok:
-        if world.machine.monotonic() >= deadline:
+        if waiting.over:
             return _give_way(world, secret)
-        world.report.status("waiting for this node's etcd, which is a member already")
-        world.report.progress(0, 0)
-        time.sleep(_LOOK)
+        waiting.pause("waiting for this node's etcd, which is a member already")
 
 
 def _mark(world: World, found: Membership) -> None:
@@ -237,11 +235,9 @@ def _end_pods(world: World) -> None:
     and the kubelet would end it under kubeadm's hands. One that does not end is left to kubeadm's own checks."""
     for pod in paths.STATIC_PODS:
         world.cluster.remove(f"{MANIFESTS}/{pod}.yaml")
-    deadline = world.machine.monotonic() + _ENDING
-    while world.cluster.etcd_running() and world.machine.monotonic() < deadline:
-        world.report.status("the control plane of an earlier attempt ends")
-        world.report.progress(0, 0)
-        time.sleep(_LOOK)
+    waiting = Wait(world, _ENDING)
+    while world.cluster.etcd_running() and not waiting.over:
+        waiting.pause("the control plane of an earlier attempt ends")
 
 
 def _make_authority(world: World, found: Membership) -> Membership:

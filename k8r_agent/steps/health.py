@@ -6,17 +6,14 @@ not condemn the new system: it is reported and tolerated. What only the node its
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from k8r_agent.errors import HealthFailed, NoState, Refused
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.machine import Check, told
 from k8r_agent.ports.step import World
 from k8r_agent.steps.capture_identity import BEFORE
+from k8r_agent.steps.wait import Wait
 
 OUTSIDE = frozenset({"network"})
-_LOOK = 2.0  # seconds between looks
 
 
 class _Healthy:
@@ -25,8 +22,8 @@ class _Healthy:
     name: str
     slot: Slot
 
-    def __init__(self, *, limit: float = 240.0, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._limit, self._sleep = limit, sleep
+    def __init__(self, *, limit: float = 240.0) -> None:
+        self._limit = limit
 
     def done(self, world: World) -> bool:
         return (world.boot.state().current is self.slot
@@ -49,14 +46,12 @@ class _Healthy:
                                why=f"release {running}, but release {wanted} was written")
 
     def _wait(self, world: World) -> None:
-        deadline = world.machine.monotonic() + self._limit
+        waiting = Wait(world, self._limit)
         while bad := missing(world):
             why = told(bad)
-            if world.machine.monotonic() >= deadline:
+            if waiting.over:
                 raise HealthFailed(f"the {self.slot} slot is not well", why=why, hint="k8r-recovery(7)")
-            world.report.status(f"waiting for {why}")
-            world.report.progress(0, 0)  # where a cancel, a stop and the step's own time limit are met
-            self._sleep(_LOOK)
+            waiting.pause(f"waiting for {why}")
 
 
 def missing(world: World) -> tuple[Check, ...]:

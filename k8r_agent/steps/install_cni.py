@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from k8r_agent.cluster import cni, kubeadmconfig, patience
@@ -14,10 +12,10 @@ from k8r_agent.ports.cluster import As
 from k8r_agent.ports.step import World
 from k8r_agent.steps import membership
 from k8r_agent.steps.entry import AGAIN
+from k8r_agent.steps.wait import Wait
 from k8r_agent.store import cluster as store
 
 _MAX = 16 << 20  # bytes of a manifest
-_LOOK = 5.0  # seconds between two looks
 
 
 class InstallCni:
@@ -28,8 +26,8 @@ class InstallCni:
     name = "install-cni"
     summary = "Install the pod network"
 
-    def __init__(self, *, limit: float = patience.NODE, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._limit, self._sleep = limit, sleep
+    def __init__(self, *, limit: float = patience.NODE) -> None:
+        self._limit = limit
 
     def done(self, world: World) -> bool:
         found = membership.of(world)
@@ -56,14 +54,12 @@ class InstallCni:
         store.owe_network(world.files, owed=False)
 
     def _wait(self, world: World) -> None:
-        deadline = world.machine.monotonic() + self._limit * patience.of(world.cluster)
+        waiting = Wait(world, self._limit * patience.of(world.cluster))
         api = Api(world.cluster, As.ADMIN)
         while not (said := api.get("/readyz")).ok:
-            if world.machine.monotonic() >= deadline:
+            if waiting.over:
                 raise Unreachable("the control plane does not answer", why=said.text, hint="journalctl -u kubelet")
-            world.report.status(f"waiting for the control plane: {said.text}")
-            world.report.progress(0, 0)
-            self._sleep(_LOOK)
+            waiting.pause(f"waiting for the control plane: {said.text}")
 
 
 def _read(world: World, chosen: Manifest) -> bytes:

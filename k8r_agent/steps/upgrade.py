@@ -10,8 +10,6 @@ the data that it has.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from k8r_agent.cluster import drain, explain, patience, version
@@ -25,6 +23,7 @@ from k8r_agent.ports.step import World
 from k8r_agent.steps import enrolment, etcd_member
 from k8r_agent.steps.cluster_gates import concerned, image_version, own_version
 from k8r_agent.steps.snapshot_etcd import FACT as SNAPSHOT
+from k8r_agent.steps.wait import Wait
 from k8r_agent.store import cluster as store
 from k8r_agent.store import condemned, upgrade
 from k8r_agent.store.upgrade import Upgrade
@@ -34,7 +33,6 @@ _CONFIG = "/api/v1/namespaces/kube-system/configmaps/kubeadm-config"
 _VERSION = re.compile(r"^kubernetesVersion:\s*\"?(v[\w.+-]+)", re.MULTILINE)
 _TOUCHED = "[upgrade/staticpods]"  # kubeadm says so before it changes the first manifest
 _TIME = 1800.0  # seconds for all of kubeadm upgrade on a good medium: images are pulled on slow lines
-_LOOK = 5.0
 
 
 class UpgradeControlPlane:
@@ -44,9 +42,8 @@ class UpgradeControlPlane:
     name = "upgrade-control-plane"
     summary = "Upgrade the control plane to the Kubernetes of the image"
 
-    def __init__(self, *, limit: float = 300.0, stopping: float = 120.0,
-                 sleep: Callable[[float], None] = time.sleep) -> None:
-        self._limit, self._stopping, self._sleep = limit, stopping, sleep
+    def __init__(self, *, limit: float = 300.0, stopping: float = 120.0) -> None:
+        self._limit, self._stopping = limit, stopping
 
     def done(self, world: World) -> bool:
         if not world.cluster.present() or not world.files.persistent():
@@ -198,25 +195,20 @@ class UpgradeControlPlane:
         """The kubelet ends static pods whose manifests are gone."""
         for name in world.cluster.names(MANIFESTS):
             world.cluster.remove(f"{MANIFESTS}/{name}")
-        limit = self._stopping * patience.of(world.cluster)
-        deadline = world.machine.monotonic() + limit
+        waiting = Wait(world, self._stopping * patience.of(world.cluster))
         while world.cluster.etcd_running():
-            if world.machine.monotonic() >= deadline:
-                raise ClusterError("etcd does not stop", why=f"it still listens after {limit:.0f} s",
+            if waiting.over:
+                raise ClusterError("etcd does not stop", why=f"it still listens after {waiting.limit:.0f} s",
                                    hint="journalctl -u kubelet")
-            world.report.progress(0, 0)
-            self._sleep(_LOOK)
+            waiting.pause("waiting for etcd to stop")
 
     def _healthy(self, world: World, wanted: str) -> bool:
-        deadline = world.machine.monotonic() + self._limit * patience.of(world.cluster)
-        while True:
-            if _serves(world, wanted):
-                return True
-            if world.machine.monotonic() >= deadline:
+        waiting = Wait(world, self._limit * patience.of(world.cluster))
+        while not _serves(world, wanted):
+            if waiting.over:
                 return False
-            world.report.status(f"waiting for the control plane ({wanted})")
-            world.report.progress(0, 0)
-            self._sleep(_LOOK)
+            waiting.pause(f"waiting for the control plane ({wanted})")
+        return True
 
 
 class SettleControlPlane(UpgradeControlPlane):

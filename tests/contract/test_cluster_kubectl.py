@@ -60,10 +60,10 @@ def test_a_node_is_drained_and_let_back(node: Member) -> None:
     run_pod(node.api, "default/bare", ME, owner="")
     node.api.change({**node.api.data, "budgets": {"web": 0}, "page": 2})
     node.machine.on_sleep = lambda: node.api.change({**node.api.data, "budgets": {"web": 1}})
-    Drain(sleep=node.machine.sleep).apply(node.world)
+    Drain().apply(node.world)
     assert node.is_cordoned() and marked(node.api, ME)
     assert [name for name, pod in node.api.data["pods"].items() if pod["node"] == ME] == ["default/bare"]
-    Uncordon(sleep=node.machine.sleep).apply(node.world)
+    Uncordon().apply(node.world)
     assert not node.is_cordoned() and not marked(node.api, ME)
 
 

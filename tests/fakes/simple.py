@@ -50,6 +50,9 @@ class SimpleMachine:
     def monotonic(self) -> float:
         return self.clock.monotonic()
 
+    def sleep(self, seconds: float) -> None:
+        self.clock.sleep(seconds)
+
     def boot_id(self) -> str:
         return f"boot-{self.boot}"
 

@@ -13,7 +13,7 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from k8r_agent.config.settings import BootSettings, DiskSettings, KubernetesSettings, Settings
 from k8r_agent.engine import Outcome
@@ -22,15 +22,9 @@ from k8r_agent.model.layout import IMAGE, WORKING
 from k8r_agent.model.slots import Slot
 from k8r_agent.ports.boot import BootBackend
 from k8r_agent.ports.bootfiles import BootFiles
-from k8r_agent.ports.step import Step, World
+from k8r_agent.ports.step import World
 from k8r_agent.runner import Runner
 from k8r_agent.steps import STEPS, TABLE, duties
-from k8r_agent.steps.cluster_health import ClusterHealth
-from k8r_agent.steps.drain import Drain, Uncordon
-from k8r_agent.steps.enter_cluster import CheckEntry, Rejoin
-from k8r_agent.steps.health import HealthCheck, SelfCheck
-from k8r_agent.steps.install_cni import InstallCni
-from k8r_agent.steps.upgrade import SettleControlPlane, UpgradeControlPlane
 from k8r_agent.store.journal import Journal
 from k8r_agent.store.slots import SlotStore
 from k8r_agent.store.tasks import TaskFiles
@@ -281,7 +275,7 @@ class FakeNode:
 
     def work(self) -> Outcome | None:
         """As k8r-runner.service does."""
-        runner = Runner(self.world(), tasks=TaskFiles(TABLE, (TASKS,)), steps=self.steps(), lock=NoLock(),  # type: ignore[arg-type]
+        runner = Runner(self.world(), tasks=TaskFiles(TABLE, (TASKS,)), steps=STEPS, lock=NoLock(),  # type: ignore[arg-type]
                         hooks=_Operator(self), sleep=self.machine.sleep)  # type: ignore[arg-type]
         with counted_uuids():
             return runner.run()
@@ -302,14 +296,3 @@ class FakeNode:
             del self.files.medium[name]
         self.cluster.root.power_cut(1.0)
         self.watch = watch
-
-    def steps(self) -> Mapping[str, Step]:
-        sleep = self.machine.sleep
-        mine: dict[str, Any] = {
-            "health-check": HealthCheck(sleep=sleep), "self-check": SelfCheck(sleep=sleep),
-            "drain": Drain(sleep=sleep), "uncordon": Uncordon(sleep=sleep),
-            "upgrade-control-plane": UpgradeControlPlane(sleep=sleep),
-            "settle-control-plane": SettleControlPlane(sleep=sleep),
-            "cluster-health": ClusterHealth(sleep=sleep), "check-entry": CheckEntry(sleep=sleep),
-            "install-cni": InstallCni(sleep=sleep), "rejoin": Rejoin(sleep=sleep)}
-        return {**STEPS, **mine}

@@ -271,7 +271,6 @@ def test_the_control_plane_of_a_failed_attempt_ends_before_the_next(monkeypatch:
     found = node(FOUNDER)
     tried(found)
     looks, running = iter([True, True, False]), list[bool]()
-    monkeypatch.setattr(entry, "_LOOK", 0.0)
     monkeypatch.setattr(found.cluster, "etcd_running", lambda: next(looks))
     monkeypatch.setattr(found.cluster, "stop_kubelet", lambda: running.append(next(looks, False)))
     known = membership.of(found.world())

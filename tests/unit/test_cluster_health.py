@@ -47,7 +47,7 @@ def test_what_a_node_said_in_an_earlier_boot_does_not_count() -> None:
     found = {check.name: check for check in observe(node.world)}
     assert not found["node-ready"].ok and "earlier boot" in found["node-ready"].detail
     with pytest.raises(HealthFailed, match="earlier boot"):
-        ClusterHealth(sleep=node.machine.sleep).apply(node.world)
+        ClusterHealth().apply(node.world)
 
 
 def test_it_counts_as_soon_as_its_kubelet_says_so() -> None:
@@ -60,7 +60,7 @@ def test_it_counts_as_soon_as_its_kubelet_says_so() -> None:
             say(node, ready=up >= 60)
 
     node.machine.on_sleep = kubelet
-    step = ClusterHealth(sleep=node.machine.sleep)
+    step = ClusterHealth()
     step.apply(node.world)
     assert step.done(node.world) and 60 <= node.machine.monotonic() - started < 70
 
@@ -96,7 +96,7 @@ def unready(node: ControlPlane, message: str) -> Result:
 def checked(node: ControlPlane) -> float:
     """Seconds until it was put up with."""
     started = node.machine.monotonic()
-    ClusterHealth(sleep=node.machine.sleep).apply(node.world)
+    ClusterHealth().apply(node.world)
     return node.machine.monotonic() - started
 
 

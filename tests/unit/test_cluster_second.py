@@ -3,8 +3,6 @@ no majority without it."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from k8r_agent.cluster import paths
@@ -22,7 +20,7 @@ class Interrupted(BaseException):
     pass
 
 
-def half_joined(monkeypatch: pytest.MonkeyPatch) -> FakeNode:
+def half_joined() -> FakeNode:
     """A second control plane, whose kubeadm has just ended: etcd has two members now."""
     found = second(PlainLoader)
 
@@ -34,7 +32,6 @@ def half_joined(monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     with pytest.raises(Interrupted):
         run(found)
     found.watch = None
-    monkeypatch.setattr("k8r_agent.steps.entry.time", SimpleNamespace(sleep=found.machine.sleep))
     return found
 
 
@@ -42,7 +39,7 @@ def half_joined(monkeypatch: pytest.MonkeyPatch) -> FakeNode:
 def test_a_second_control_plane_that_was_interrupted_gives_the_cluster_its_majority_back(
         cut: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """While this node's etcd is away nobody answers: no other attempt to join could begin."""
-    found = half_joined(monkeypatch)
+    found = half_joined()
     found.shut_down() if cut else found.kill()
     assert not cut or not found.cluster.probe("192.0.2.10:6443").reachable
     done(found)
@@ -62,7 +59,7 @@ def done(found: FakeNode) -> None:
                          ids=["nobody answers", "an API server without a majority answers"])
 def test_an_interrupted_member_that_does_not_get_well_is_left_as_it_is_where_no_other_goes_on(
         said: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = half_joined(monkeypatch)
+    found = half_joined()
     found.shut_down()
     with monkeypatch.context() as sick:
         sick.setattr(found.cluster, "etcdctl", lambda args, timeout=60.0: Result(1, "", "unhealthy"))
@@ -76,7 +73,7 @@ def test_an_interrupted_member_that_does_not_get_well_is_left_as_it_is_where_no_
 @pytest.mark.parametrize("torn", [False, True])
 def test_an_interrupted_member_that_does_not_get_well_gives_way_where_the_others_go_on(
         torn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = half_joined(monkeypatch)
+    found = half_joined()
     assert found.cluster.outside is not None
     found.cluster.outside.alone = True  # type: ignore[attr-defined]
     found.cluster.outside.change({**found.cluster.outside.data, "nodes": {}})  # an operator removed it

@@ -17,14 +17,14 @@ from tests.fakes.member import ME, OTHER, Member, member
 
 
 def drain(node: Member) -> None:
-    step = Drain(sleep=node.machine.sleep)
+    step = Drain()
     assert not step.done(node.world)
     step.apply(node.world)
     assert step.done(node.world)
 
 
 def uncordon(node: Member) -> None:
-    step = Uncordon(sleep=node.machine.sleep)
+    step = Uncordon()
     step.apply(node.world)
     assert step.done(node.world)
 
@@ -140,11 +140,13 @@ def test_the_deadline_survives_a_restart_of_the_agent() -> None:
     began = node.machine.now()
 
     def die() -> None:
-        raise KeyboardInterrupt
+        if node.machine.now() - began >= 40:
+            raise KeyboardInterrupt
 
-    node.machine.on_sleep = lambda: die() if node.machine.now() - began == 40 else None
+    node.machine.on_sleep = die
     with pytest.raises(KeyboardInterrupt):
         drain(node)
+    node.machine.on_sleep = lambda: None
     with pytest.raises(Refused):
         drain(node)
     assert 60 <= node.machine.now() - began < 70
@@ -191,7 +193,7 @@ def test_an_api_server_that_does_not_answer_stops_the_drain_unless_forced() -> N
 
 def test_one_that_comes_back_is_waited_for() -> None:
     node = member()
-    step = Uncordon(sleep=node.machine.sleep)
+    step = Uncordon()
     drain(node)
     node.api.answers = False
 
@@ -207,7 +209,7 @@ def test_one_that_does_not_leaves_the_record() -> None:
     node = member()
     drain(node)
     node.api.answers = False
-    step = Uncordon(sleep=node.machine.sleep)
+    step = Uncordon()
     step.apply(node.world)  # does not condemn the new system
     assert step.done(node.world) and "tried again later" in node.report.texts[-1]
     node.boot_into(Slot.WORKING)

@@ -27,7 +27,7 @@ def snapshot(node: ControlPlane) -> None:
 
 
 def attempt(node: ControlPlane, kind: type[UpgradeControlPlane] = UpgradeControlPlane) -> None:
-    kind(sleep=node.machine.sleep).apply(node.world)
+    kind().apply(node.world)
     assert kind().done(node.world)
 
 

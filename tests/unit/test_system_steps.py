@@ -68,7 +68,7 @@ def node() -> Node:
 
 
 def check(node: Node, step: type[SelfCheck] | type[HealthCheck]) -> Any:
-    return step(limit=20, sleep=node.machine.sleep)
+    return step(limit=20)
 
 
 def test_identity_is_captured_and_stays_so_in_the_image_slot(node: Node) -> None:
