@@ -54,7 +54,7 @@ def life(lab: Lab, name: str, loader: str) -> Seen:
     agent = lab.agent(node)
     _live(lab, seen, node)
     _note(seen, "before", node)
-    _update(lab, seen, node, agent)
+    _update(lab, seen, node, agent, by_itself=loader == "grub")
     _reinstall(seen, node, agent)
     _note(seen, "after", node)
     _look_at_image(seen, node, agent)
@@ -82,11 +82,16 @@ def _note(seen: Seen, point: str, node: Node) -> None:
     seen.lease[point] = node.network.lease(node.index)
 
 
-def _update(lab: Lab, seen: Seen, node: Node, agent: Agent) -> None:
-    """Submitted over an SSH session that is lost while the slot is written."""
+def _update(lab: Lab, seen: Seen, node: Node, agent: Agent, *, by_itself: bool) -> None:
+    """Submitted by the timer's units, or over an SSH session that is lost while the slot is written."""
     seen.texts["check"] = node.ssh(f"k8r-agent check {lab.url(2)}", ok=(0, 77))
     lab.web.site.rate = 24 * MIB
-    agent.run_and_lose(f"update {lab.url(2)}", step="write-image", timeout=UPDATE)
+    if by_itself:
+        node.ssh(f"printf '[update]\\nauto = true\\nsource = \"{lab.url(2)}\"\\n' > /etc/k8r/conf.d/60-auto.toml")
+        node.ssh("systemctl start --no-block k8r-update-check.service")
+        agent.wait_step("write-image", task="update", timeout=UPDATE)
+    else:
+        agent.run_and_lose(f"update {lab.url(2)}", step="write-image", timeout=UPDATE)
     seen.inhibitors = node.ssh("systemd-inhibit --list --no-pager")
     seen.texts["runner"] = node.ssh("systemctl show -P StatusText k8r-runner.service")
     lab.web.site.rate = 0.0

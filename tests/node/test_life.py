@@ -10,9 +10,8 @@ from tests.lab.site import IMAGE_SIZE, STATE_SIZE
 from tests.node.life import Seen, life
 
 
-@pytest.mark.story(tell=life, loader="systemd-boot")
-class TestSystemdBoot:
-    loader = "systemd-boot"
+class Life:
+    loader: str
 
     def test_first_boot_ends_in_a_confirmed_working_slot(self, told: Seen) -> None:
         first = told.first
@@ -41,11 +40,6 @@ class TestSystemdBoot:
 
     def test_somebody_with_an_account_cannot_read_the_boot_partition(self, told: Seen) -> None:
         assert "Permission denied" in told.texts["stranger"]
-
-    def test_update_survives_the_loss_of_its_session(self, told: Seen) -> None:
-        status = told.statuses["updated"]
-        assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
-        assert status["slots"]["image"]["release"] == 2 and status["slots"]["working"]["release"] == 1
 
     def test_image_slot_holds_what_was_signed(self, told: Seen) -> None:
         assert told.images["on the disk"] == told.images["in the manifest"]
@@ -95,9 +89,25 @@ class TestSystemdBoot:
             assert word in told.texts["events"]
 
 
+@pytest.mark.story(tell=life, loader="systemd-boot")
+class TestSystemdBoot(Life):
+    loader = "systemd-boot"
+
+    def test_update_survives_the_loss_of_its_session(self, told: Seen) -> None:
+        assert_only_updated(told.statuses["updated"])
+
+
 @pytest.mark.story(tell=life, loader="grub")
-class TestGrub(TestSystemdBoot):
+class TestGrub(Life):
     loader = "grub"
+
+    def test_the_daily_check_updates_by_itself_when_it_may(self, told: Seen) -> None:
+        assert_only_updated(told.statuses["updated"])
+
+
+def assert_only_updated(status: dict[str, Any]) -> None:
+    assert (status["current"], status["boot"]["primary"], status["boot"]["armed"]) == ("working", "working", None)
+    assert status["slots"]["image"]["release"] == 2 and status["slots"]["working"]["release"] == 1
 
 
 def ended(events: list[dict[str, Any]], task: str, step: str) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def verify() -> str:
 
 def security() -> dict[str, float]:
     found = {}
-    for name in ("k8r-runner", "k8r-update-check", "k8r-identity-capture"):
+    for name in ("k8r-runner", "k8r-update-check", "k8r-update-submit", "k8r-identity-capture", "k8r-join",
+                 "k8r-health", "k8r-boot-confirm"):
         last = run("systemd-analyze", "security", "--no-pager", f"{name}.service").splitlines()[-1]
         found[name] = float(last.split("level for")[1].split(":")[1].split()[0])
     return found
