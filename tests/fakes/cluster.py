@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from k8r_agent.cluster import paths
 from k8r_agent.cluster.certificate import ca_hashes
+from k8r_agent.cluster.paths import STATIC_PODS
 from k8r_agent.errors import BusError, FetchError, NoState, Protected
 from k8r_agent.ports.cluster import ETC, ETCD, KUBELET, MANIFESTS, PKI, As, Probe, Tools
 from k8r_agent.ports.commands import Result
@@ -20,7 +21,6 @@ from tests.fakes.kubeapi import FakeApi
 from tests.fakes.statefiles import FakeStateFiles, nowhere
 
 MEMBER = "cluster/etcd/member"
-STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 CERTIFICATE = f"{KUBELET}/pki/kubelet-client-current.pem"
 _ALLOWED = (ETC, KUBELET)
 
@@ -140,7 +140,7 @@ class FakeCluster:
         return self.files.read(MEMBER) is not None
 
     def probe(self, endpoint: str) -> Probe:
-        api = self.api() or (self.outside if self.outside is not None and self.outside.up else None)
+        api = self.api() or self._another()
         if api is None:
             return Probe(reachable=False, why=f"{endpoint}: connection refused")
         return Probe(reachable=True, ca=api.ca, local=api is not self.outside)
@@ -222,14 +222,17 @@ class FakeCluster:
 
     def _gone(self) -> None:
         """A boot later the control plane has noticed that this node's kubelet says nothing any more."""
-        if self.outside is not None and self.outside.up and self.host in self.outside.data["nodes"]:
-            self.outside.register(self.host, version=self.outside.data["nodes"][self.host]["version"], ready=False)
+        if (api := self._another()) is not None and (here := api.data["nodes"].get(self.host)):
+            api.register(self.host, version=here["version"], ready=False)
 
     def api(self, *, late: bool = False) -> FakeApi | None:
         """Whoever answers this node: its own control plane, or the one outside. `late`: for one who waits for it."""
         if self._control_plane():
             own = FakeApi(self._load, self._save, ca=self.root.read(f"{PKI}/ca.crt") or b"")
             return own if own.up and (late or self.now() >= self.api_from) else None
+        return self._another()
+
+    def _another(self) -> FakeApi | None:
         return self.outside if self.outside is not None and self.outside.up else None
 
     def _control_plane(self) -> bool:
@@ -308,8 +311,8 @@ class FakeCluster:
                  for name in there if self.read(f"{ETC}/{name}") is not None]
         if (bad := _preflight(args, wrong)) is not None:
             return bad
-        api = self.outside
-        if api is None or not api.up:
+        api = self._another()
+        if api is None:
             return Result(1, "", "error execution phase preflight: couldn't validate the identity of the API Server: "
                                  "dial tcp: connect: connection refused")
         if not any(token in config for token in api.tokens):
@@ -337,8 +340,8 @@ class FakeCluster:
         """`kubeadm token create`, with a kubeconfig that the API server takes."""
         kubeconfig = args[-1].removeprefix("--kubeconfig=/")
         assert args[:2] == ["token", "create"] and self.read(kubeconfig) is not None, args
-        api = self.outside
-        if api is None or not api.up:
+        api = self._another()
+        if api is None:
             return Result(1, "", "timed out waiting for the condition")
         if self.read(kubeconfig) != b"may make tokens":
             return Result(1, "", 'failed to create or update bootstrap token: unable to create Secret: secrets is '

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from k8r_agent.cluster import paths
 from k8r_agent.cluster.certificate import ca_hashes
+from k8r_agent.cluster.paths import STATIC_PODS
 from k8r_agent.config.settings import KubernetesSettings, Settings
 from k8r_agent.image import manifest as manifests
 from k8r_agent.model.bundle import Artifact, Manifest
@@ -20,7 +21,7 @@ from k8r_agent.ports.commands import Result
 from k8r_agent.ports.step import World
 from k8r_agent.steps import membership
 from tests.fakes import certificates, etcd, kubeapi
-from tests.fakes.cluster import CERTIFICATE, MEMBER, STATIC_PODS, FakeCluster
+from tests.fakes.cluster import CERTIFICATE, MEMBER, FakeCluster
 from tests.fakes.imageroot import PROGRAM, FakeImageRoot
 from tests.fakes.kubeapi import FakeApi
 from tests.fakes.machine import FakeMachine
