@@ -144,6 +144,8 @@ class NodeCluster:
         finally:
             given.unlink(missing_ok=True)
         said = [(read(path) or b"").decode("utf-8", "replace") for path in (out, err)]
+        for path in (out, err):  # kubeadm tells its tokens
+            path.unlink(missing_ok=True)
         return Result(result.code, said[0], said[1] or result.stderr)
 
     def _wait_for_earlier(self, timeout: float) -> None:

@@ -53,7 +53,8 @@ class Drain:
         limit = world.settings.kubernetes.drain_timeout
         if not world.recall(DEADLINE):
             world.remember(DEADLINE, str(world.machine.now() + limit))
-        asked, rest = _Asked(api), float(world.recall(DEADLINE)) - world.machine.now()
+        # No longer than from now on: the clock may have been set back meanwhile.
+        asked, rest = _Asked(api), min(limit, float(world.recall(DEADLINE)) - world.machine.now())
         for way, seconds in ((asked.evict, rest), (asked.delete, limit)):
             left = self._wait(world, api, name, way, seconds)
             if not left:

@@ -64,7 +64,7 @@ def test_kubeadm_runs_in_a_unit_of_its_own_and_its_configuration_is_for_root_alo
     code, said, complaint = seen["kubeadm"]
     assert code == 3 and complaint == "complaint\n"
     assert said.startswith("args: fail --config=/run/k8r/kubeadm/config.yaml\n600\na secret")
-    assert seen["left"] == ["stderr", "stdout"], "the configuration is gone"
+    assert seen["left"] == [], "neither the configuration nor what was said, which has tokens, is left"
     assert seen["too long"] != 0 and seen["tools"] == ["1.31.4", "1.31.4", True]
 
 
@@ -75,6 +75,10 @@ def test_an_agent_that_dies_does_not_take_kubeadm_with_it_and_the_next_one_waits
 
 def test_etcds_directory_is_that_of_the_state_partition_for_the_whole_system(seen: dict[str, Any]) -> None:
     assert seen["etcd"] == "well" and seen["same"] and seen["mounted"].endswith("/state/cluster/etcd]")
+
+
+def test_a_node_that_is_not_in_its_cluster_asks_for_the_runner(seen: dict[str, Any]) -> None:
+    assert seen["join"] == ["", "0", "yes"]
 
 
 def test_the_kubelet_starts_only_when_it_may(seen: dict[str, Any]) -> None:

@@ -152,6 +152,22 @@ def test_the_deadline_survives_a_restart_of_the_agent() -> None:
     assert 60 <= node.machine.now() - began < 70
 
 
+def test_a_clock_that_was_set_back_does_not_prolong_the_drain() -> None:
+    node = blocked()
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    node.machine.on_sleep = die
+    with pytest.raises(KeyboardInterrupt):
+        drain(node)
+    node.machine.on_sleep, began = lambda: None, node.machine.monotonic()
+    node.machine.clock -= 86_400
+    with pytest.raises(Refused):
+        drain(node)
+    assert node.machine.monotonic() - began < 70
+
+
 @pytest.mark.fault(38)
 @pytest.mark.parametrize("others", ["none", "cordoned", "not ready", "tainted"])
 def test_where_pods_have_nowhere_to_go_nobody_waits(others: str) -> None:

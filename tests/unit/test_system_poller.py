@@ -30,7 +30,8 @@ def test_what_is_kept_for_the_node_is_not_read(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/shadow", "/etc/ssh/ssh_host_ed25519_key", "/etc/kubernetes/pki/ca.key",
-                                  "/var/lib/kubelet/pki/kubelet-client-current.pem", "/var/lib/etcd/member"])
+                                  "/var/lib/kubelet/pki/kubelet-client-current.pem", "/var/lib/etcd/member",
+                                  "/run/k8r/kubeadm/stdout", "/boot/firmware/k8r.toml", "/etc/k8r/conf.d/join.toml"])
 def test_nor_are_the_running_system_s_secrets(path: str) -> None:
     assert is_hidden(Path(path))
 
@@ -38,4 +39,4 @@ def test_nor_are_the_running_system_s_secrets(path: str) -> None:
 def test_what_it_needs_is_in_sight() -> None:
     assert not any(is_hidden(statefiles.ROOT / name) for name in ("slots.json", "release-floor",
                                                                  "quarantined-releases.json"))
-    assert not is_hidden(Path("/boot/firmware/k8r.toml"))
+    assert not any(map(is_hidden, map(Path, ("/boot/firmware/ca.pem", "/etc/k8r/allowed_signers", "/etc/ssl"))))
