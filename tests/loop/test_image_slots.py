@@ -194,6 +194,7 @@ def test_a_writer_that_is_killed_goes_on_where_it_was(tmp_path: Path, after: int
     raw = (tmp_path / "image.img").read_bytes()
     write_bundle(tmp_path / "bundle", raw, used=index.used, chunk_size=MIB)
     with two_slots(tmp_path) as (slot, _):
+        run("mke2fs", "-q", "-t", "ext4", str(slot))
         child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "bundle"), str(slot)],
                                  stdout=subprocess.PIPE, text=True)
         assert child.stdout
@@ -202,6 +203,8 @@ def test_a_writer_that_is_killed_goes_on_where_it_was(tmp_path: Path, after: int
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
+        if after > 1:  # the first is told before anything is written
+            assert run("blkid", "-p", str(slot), ok=(0, 2)) == "", "a half-written slot looks like a file system"
         with Bundles(commands(), allow_unsigned=True).open(str(tmp_path / "bundle")) as bundle:
             with bundle.image() as source, open_device(slot, write=True) as device:
                 written = write(device, source, report=Listener())
