@@ -60,9 +60,9 @@ def outside() -> dict[str, Any]:
     seen["goes on"] = state("k8r-kubeadm.service")
     sandboxed("again")
     seen["waited"] = json.loads((HERE / "inner.json").read_text())
-    seen["join"] = [run("systemctl", "start", "k8r-join.service").strip(),
-                    run("systemctl", "show", "-P", "ExecMainStatus", "k8r-join.service").strip(),
-                    run("systemctl", "show", "-P", "ConditionResult", "k8r-join.service").strip()]
+    seen["join"] = [run("systemctl", "start", "k8r-join.service"),
+                    run("systemctl", "show", "-P", "ExecMainStatus", "k8r-join.service"),
+                    run("systemctl", "show", "-P", "ConditionResult", "k8r-join.service")]
     return seen
 
 
